@@ -1,0 +1,76 @@
+"""Reading one entry of the catalogue.
+
+An entry is a file KIND/NAME.yaml: a title and, per field, the value as a person writes it (units are part of it), the
+kind of evidence, and the source. Nothing is converted here; `simulator.units` and the scenario do that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+import yaml
+
+from simulator.catalog.fields import FIELDS
+from simulator.errors import did_you_mean
+
+Scalar = str | int | float | bool | None
+Value = Scalar | dict[int, Scalar]
+
+
+class UnknownName(LookupError):
+    """No entry (or kind) of that name: `message` says what was looked for, `hint` the nearest and how to list all."""
+
+    def __init__(self, message: str, hint: str):
+        self.message, self.hint = message, hint
+        super().__init__(f"{message}\n    {hint}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing in the catalogue, as written."""
+
+    kind: str
+    name: str
+    title: str
+    values: dict[str, Value]  # field -> value with its unit; None: left open on purpose
+    sources: dict[str, str]  # field -> "evidence; source"
+
+
+def kinds() -> list[str]:
+    """All kinds, sorted: boards, codecs, engines, gpus, ..."""
+    return sorted(FIELDS)
+
+
+def names(kind: str) -> list[str]:
+    """Names of all entries of a kind, sorted; UnknownName for an unknown kind."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _folder(kind).iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(kind: str, name: str) -> Entry:
+    """The entry KIND/NAME; UnknownName with the nearest name if there is none."""
+    valid = names(kind)
+    if name not in valid:
+        near = did_you_mean(name.strip().casefold().replace("_", "-").replace(" ", "-"), valid)
+        listing = f"`speckvsim catalog {kind}` lists all {len(valid)}"
+        raise UnknownName(f"'{name}' is not a known {_SINGULAR[kind]}", "   ".join(filter(None, (near, listing))))
+    document = yaml.safe_load(_folder(kind).joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+    cells = document["values"]
+    values = {field: cell["value"] for field, cell in cells.items()}
+    sources = {field: f"{cell['evidence']}; {cell['source']}" for field, cell in cells.items()}
+    return Entry(kind, name, document["title"], values, sources)
+
+
+_SINGULAR = {
+    "boards": "board", "codecs": "codec", "engines": "engine", "gpus": "GPU", "kv_systems": "KV system",
+    "links": "link", "memories": "memory", "models": "model", "prices": "price list", "switches": "switch",
+}  # fmt: skip
+
+
+def _folder(kind: str) -> Traversable:
+    if kind not in FIELDS:
+        near = did_you_mean(kind.casefold(), FIELDS)
+        listing = "kinds: " + ", ".join(kinds())
+        raise UnknownName(f"'{kind}' is not a kind of catalogue entry", "   ".join(filter(None, (near, listing))))
+    return files("simulator.catalog").joinpath(kind)

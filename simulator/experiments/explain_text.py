@@ -1,0 +1,96 @@
+"""`speckvsim explain` as plain text: aligned tables of the dict that `explain` returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def render(found: dict[str, Any]) -> str:
+    """The whole explanation, ready to print; what needs attention comes first."""
+    sections = [("Warnings", [[warning] for warning in found["warnings"]] or [["none"]])]
+    sections += [("Workload", _pairs(found["workload"])), ("Capacity", _capacity(found["capacity"]))]
+    for direction, path in (found["paths"] or {}).items():
+        sections.append((f"Path of far KV: {direction}", _path(path)))
+    if found["bounds"]:
+        sections.append(("Bounds", _bounds(found["bounds"])))
+    sections.append(("Values", [[row["field"], str(row["value"]), row["source"]] for row in found["values"]]))
+    blocks = [f"{found['name']}   {found['sha256'][:12]}"]
+    blocks += [f"{title}\n{_table(rows)}" for title, rows in sections]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _capacity(capacity: dict[str, Any]) -> list[list[str]]:
+    tiers = capacity["tiers"]
+    rows = _pairs({key: value for key, value in capacity.items() if key != "tiers"})
+    for name, tier in tiers.items():
+        rows.append([name, _human(tier["bytes"], "B"), f"{tier['blocks']:,} blocks", f"{tier['tokens']:,} tokens"])
+    return rows
+
+
+def _path(path: dict[str, Any]) -> list[list[str]]:
+    rows = [["stage", "capacity", "wire/raw", "raw KV"]]
+    for stage in path["stages"]:
+        mark = "<- bound" if stage["stage"] == path["bound"] else ""
+        raw, rate = _human(stage["raw_bytes_per_s"], "B/s"), _human(stage["bytes_per_s"], "B/s")
+        rows.append([stage["stage"], rate, f"{stage['wire_per_raw']:.3g}", raw, mark])
+    outstanding = "<- bound" if path["bound"] == "outstanding" else ""
+    rows.append(["outstanding", "", "", _human(path["outstanding_raw_bytes_per_s"], "B/s"), outstanding])
+    rows.append(["latency", _human_time(path["latency_s"])])
+    return rows
+
+
+def _bounds(bounds: dict[str, Any]) -> list[list[str]]:
+    rows = [["batch", f"{bounds['batch']:.0f}", f"of {bounds['context_tokens']:.0f} tokens"]]
+    for name, rate in bounds["decode_tokens_per_s"].items():
+        mark = "<- bound" if name == bounds["decode_bound_by"] else ""
+        rows.append([f"decode by {name}", _human(rate, "tokens/s"), mark])
+    for name, rate in bounds["requests_per_s"].items():
+        rows.append([f"requests by {name}", _human(rate, "/s")])
+    expected = bounds["expected"]
+    step = f"step {_human_time(expected['decode_step_s'])}"
+    rows.append(["decode without stalls", _human(expected["decode_tokens_per_s"], "tokens/s"), step])
+    return rows
+
+
+def _pairs(values: dict[str, Any]) -> list[list[str]]:
+    return [[name, "-" if value is None else _value(name, value)] for name, value in values.items()]
+
+
+def _value(name: str, value: float) -> str:
+    if "bytes" in name:
+        return _human(value, "B")
+    if name == "too_long":
+        return f"{value:.1%}"
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
+
+
+def _human(value: float | None, unit: str) -> str:
+    """Four digits with a decimal prefix; no limit is a dash."""
+    if value is None:
+        return "no limit"
+    for factor, prefix in _PREFIXES:
+        if value >= factor and unit != "/s":
+            return f"{value / factor:.4g} {prefix}{unit}"
+    return f"{value:.4g} {unit}"
+
+
+def _human_time(seconds: float) -> str:
+    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if seconds >= factor:
+            return f"{seconds / factor:.4g} {unit}"
+    return f"{seconds / 1e-9:.4g} ns"
+
+
+def _table(rows: list[list[str]]) -> str:
+    """Columns as wide as their widest cell; the last cell of a row may be long."""
+    widths: dict[int, int] = {}
+    for row in rows:
+        for column, cell in enumerate(row[:-1]):
+            widths[column] = max(widths.get(column, 0), len(cell))
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(widths.get(column, 0)) for column, cell in enumerate(row)]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,123 @@
+"""The invariants that are checked in a run under `--check` (design section 4). Each failure names its invariant.
+
+They read what was recorded and what the components counted, and change no number.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.metrics.recorder import ABORTED, FINISHED, REJECTED, Recorder
+from simulator.metrics.steps import PARTS, Steps
+from simulator.metrics.traffic import Traffic
+
+RELATIVE = 1e-9
+
+
+class InvariantError(Exception):
+    """The simulator contradicts itself: a bug."""
+
+
+def require(name: str, holds: bool | np.bool_, message: str) -> None:
+    if not holds:
+        raise InvariantError(f"{name}: {message}")
+
+
+def close(a: float, b: float) -> bool:
+    return abs(a - b) <= RELATIVE * max(abs(a), abs(b), 1e-12)
+
+
+def check_requests(recorder: Recorder, columns: dict[str, NDArray[Any]]) -> None:
+    """INV-REQUESTS and INV-TOKENS' order: every request ends once, and its times are in order."""
+    status = np.array(recorder.status)
+    ended = sum(int((status == kind).sum()) for kind in (FINISHED, REJECTED, ABORTED))
+    require("INV-REQUESTS", ended == len(status), f"{len(status)} arrived, {ended} ended")
+    done = status == FINISHED
+    times = [columns[name][done] for name in ("arrival_s", "admitted_s", "first_token_s", "finished_s")]
+    for earlier, later in pairwise(times):
+        require("INV-TOKENS", np.all(earlier <= later), "a request's times are out of order")
+
+
+def check_tokens(recorder: Recorder, steps: Steps, prompt: NDArray[np.int64], output: NDArray[np.int64]) -> None:
+    """INV-TOKENS: tokens given out are those asked for; prompts are computed once, and again after preemptions only."""
+    done = np.array(recorder.status) == FINISHED
+    emitted, asked = int(steps.rows.sum()), int(output[done].sum())
+    require("INV-TOKENS", emitted == asked, f"{asked} tokens asked for, {emitted} given out")
+    gaps = int(steps.decodes.sum()) + sum(not within for *_, within in recorder.gaps)
+    expected = int((output[done] - 1).sum())
+    require("INV-TOKENS", gaps == expected, f"{expected} gaps between tokens expected, {gaps} recorded")
+    computed, needed = int(steps.prefill.sum()), int(prompt[done].sum())
+    if not recorder.spans:
+        require("INV-TOKENS", computed == needed, f"{needed} prompt tokens, {computed} computed")
+    require("INV-TOKENS", computed >= needed, f"{needed} prompt tokens, only {computed} computed")
+
+
+def check_attribution(columns: dict[str, NDArray[Any]]) -> None:
+    """INV-ATTRIBUTION: the parts of each TTFT and each end-to-end time sum to the whole."""
+    for whole, prefix in (("ttft_s", "ttft_"), ("e2e_s", "")):
+        total = columns[f"{prefix}queue_s"] + sum(columns[f"{prefix}{part}_s"] for part in PARTS)
+        off = np.abs(total - columns[whole]) > RELATIVE * np.maximum(columns[whole], columns["finished_s"] * 1e-3)
+        off &= ~np.isnan(columns[whole])
+        require("INV-ATTRIBUTION", not off.any(), f"{int(off.sum())} requests whose {whole} is not the sum of its parts")
+
+
+def check_steps(steps: Steps) -> None:
+    """INV-ATTRIBUTION on steps: parts sum to durations, steps do not overlap."""
+    total = sum(steps.parts.values())
+    require(
+        "INV-ATTRIBUTION",
+        np.allclose(total, steps.duration, rtol=RELATIVE, atol=0),
+        "a step is not the sum of its parts",
+    )
+    for name, part in steps.parts.items():
+        require("INV-ATTRIBUTION", np.all(part >= 0), f"a step has a negative {name} part")
+    starts = steps.end[:-1]
+    following = steps.runs["start"][steps.run[1:]]
+    begins = np.concatenate([[True], steps.run[1:] != steps.run[:-1]])[1:]
+    require("INV-TOKENS", np.all(following[begins] >= starts[begins]), "steps overlap")
+
+
+def check_capacity(name: str, used: NDArray[Any], capacity: float) -> None:
+    """INV-CAPACITY: occupancy within capacity at every step."""
+    peak = float(used.max(initial=0))
+    require("INV-CAPACITY", peak <= capacity * (1 + RELATIVE), f"{name} holds {peak:g} of {capacity:g}")
+
+
+def check_traffic(traffic: Traffic) -> None:
+    """INV-PREFETCH, INV-BYTES, INV-RATES."""
+    t = traffic
+    require(
+        "INV-PREFETCH",
+        t.proposed == t.issued + t.dropped,
+        f"proposed {t.proposed} is not issued {t.issued} + dropped {t.dropped}",
+    )
+    ended = t.in_time + t.late + t.useless + t.in_flight
+    require("INV-PREFETCH", t.issued == ended, f"issued {t.issued}, of which {ended} are accounted for")
+    read = t.demand + t.in_time + t.late
+    require("INV-BYTES", t.asked == read, f"{t.asked} far pages asked for, {read} read")
+    require("INV-BYTES", t.moved >= t.demand + t.in_time + t.late, f"{t.moved} pages moved, {read} used")
+    sent = t.written_bytes + t.backlog_bytes
+    require(
+        "INV-BYTES",
+        close(sent, t.sent_bytes),
+        f"{t.sent_bytes:g} bytes given to write-back, {sent:g} written or waiting",
+    )
+    for stage, rate, capacity in t.rates:
+        require("INV-RATES", rate <= capacity * (1 + RELATIVE), f"{stage} carries {rate:g} B/s of {capacity:g}")
+
+
+def check_little(columns: dict[str, NDArray[Any]], window: float) -> None:
+    """INV-LITTLE: the integral of the number in system is the sum of the sojourns clipped to the window."""
+    done = ~np.isnan(columns["finished_s"])
+    arrival, finish = columns["arrival_s"][done], columns["finished_s"][done]
+    times = np.concatenate([arrival, finish])
+    order = np.argsort(times, kind="stable")
+    present = np.cumsum(np.concatenate([np.ones(len(arrival)), -np.ones(len(finish))])[order])
+    edges = np.minimum(times[order], window)
+    integral = float(np.dot(present[:-1], np.diff(edges))) if len(edges) else 0.0
+    sojourns = float((np.minimum(finish, window) - np.minimum(arrival, window)).sum())
+    require("INV-LITTLE", close(integral, sojourns), f"integral of the number in system {integral:g}, sojourns {sojourns:g}")

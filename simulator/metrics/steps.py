@@ -1,0 +1,120 @@
+"""From recorded runs to steps: when each began and ended, and what its time was made of.
+
+The parts of a step are computed from the same expressions as its duration, so they sum to it (INV-ATTRIBUTION):
+
+    compute, hbm  operators bound by FLOPs, by HBM bandwidth
+    collective    all-reduces            launch   kernels inside the replayed graph
+    host          engine overhead        link, pool_memory, dma, staging   exposed waits for far pages, by the stage that
+    decompress    GPU codec kernels, and exposed waits where the FPGA engines bound the path
+    writeback     waits for L2 space
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.metrics.recorder import Recorder
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+PARTS = (
+    "compute", "hbm", "collective", "launch", "host", "link", "pool_memory", "dma", "staging", "decompress", "writeback",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """What the step model says of one kind of step: (seconds by part without attention), for a (tokens, rows) pair."""
+
+    base: float
+    compute: float
+    hbm: float
+    collective: float
+    launch: float
+
+
+@dataclass(frozen=True)
+class StepLaw:
+    """The step model as the metrics need it; told by who ran the simulation."""
+
+    host: float
+    attention: float  # s per context token of decodes, all layers
+    attention_is_compute: bool
+    layers: int
+    shapes: dict[tuple[int, int], StepTimes]  # (tokens, rows) -> times
+    stall_kind: str  # the part that exposed waits for far pages belong to
+
+
+class Steps:
+    """All steps of a run as columns; `run` maps each to its recorded row."""
+
+    def __init__(self, recorder: Recorder, law: StepLaw):
+        runs, far = recorder.runs.arrays(), recorder.far.arrays()
+        self.runs, self.far, self.law = runs, far, law
+        count: Ints = runs["steps"]
+        self.run: Ints = np.repeat(np.arange(len(count)), count)
+        self.first: Ints = np.concatenate([[0], np.cumsum(count)])  # step index at which each run begins
+        within = np.arange(len(self.run)) - self.first[self.run]
+        self.decodes: Ints = runs["decodes"][self.run]
+        self.prefill: Ints = runs["prefill"][self.run]
+        self.rows: Ints = runs["rows"][self.run]
+        context = runs["context"][self.run] + self.decodes * within
+        shape, self._shape = np.unique(np.stack([runs["decodes"] + runs["prefill"], runs["rows"]]), axis=1, return_inverse=True)
+        self._times = [law.shapes[int(tokens), int(rows)] for tokens, rows in shape.T]
+        base = self._column("base")
+        extra = (runs["prefill_compute"] + runs["prefill_hbm"])[self.run]
+        self.attention: Floats = law.attention * context
+        self.duration: Floats = base + self.attention + extra
+        self.duration[self.first[far["run"]]] = far["duration"]
+        self.context: Ints = context
+
+    def _column(self, name: str) -> Floats:
+        values = np.array([getattr(times, name) for times in self._times])
+        return values[self._shape.ravel()[self.run]] if len(values) else np.zeros(0)
+
+    @cached_property
+    def end(self) -> Floats:
+        """When each step ended: the sequential sum from the start of its run, as the engine's clock."""
+        ends = np.empty_like(self.duration)
+        start, first = self.runs["start"], self.first
+        single = self.runs["steps"] == 1
+        index = first[:-1][single]
+        ends[index] = start[single] + self.duration[index]
+        for run in np.flatnonzero(~single):
+            span = self.duration[first[run] : first[run + 1]].copy()
+            span[0] += start[run]
+            ends[first[run] : first[run + 1]] = np.add.accumulate(span)
+        return ends
+
+    @cached_property
+    def parts(self) -> dict[str, Floats]:
+        """Seconds of each step by part."""
+        runs, law = self.runs, self.law
+        compute = self._column("compute") + runs["prefill_compute"][self.run]
+        hbm = self._column("hbm") + runs["prefill_hbm"][self.run]
+        if law.attention_is_compute:
+            compute = compute + self.attention
+        else:
+            hbm = hbm + self.attention
+        zero = np.zeros(len(self.run))
+        parts = dict.fromkeys(PARTS, zero)
+        parts |= {
+            "compute": compute, "hbm": hbm, "collective": self._column("collective"), "launch": self._column("launch"),
+            "host": np.full(len(self.run), law.host),
+        }  # fmt: skip
+        if len(self.far["run"]):
+            at = self.first[self.far["run"]]
+            for name, column in ((law.stall_kind, "stall"), ("decompress", "codec"), ("writeback", "writeback")):
+                parts[name] = parts[name].copy()
+                parts[name][at] += self.far[column]
+        return parts
+
+    @cached_property
+    def until_run(self) -> dict[str, Floats]:
+        """Seconds by part of all steps before run i, for i from 0 to the number of runs."""
+        return {name: np.concatenate([[0.0], np.cumsum(column)])[self.first] for name, column in self.parts.items()}

@@ -1,0 +1,243 @@
+"""Replay of one step's layers against the read stream of far pages (design 3.4, 3.5).
+
+Modelled: a layer starts when the layer before it has finished and its pages are in HBM,
+
+    finish_l = max(finish_{l-1}, arrive_l) + c_l ,
+
+and the difference is exposed stall. One read stream per replica moves pages at the rate the fabric gives it. Pages that
+are prefetched are served in the order of use; pages that a layer finds missing are demand and go first, and a prefetch
+that a layer waits for is served before any later one, so prefetch never delays demand. A read becomes serviceable one
+latency after it was issued, counted once per chain: transfers that are already in flight hide the latency of the next.
+Prefetches of layer l + window are issued when layer l is asked for, so they overlap its computation; a window that
+crosses the end of a step continues into the next one (the carry).
+
+Staging: a layer's pages, right or wrong, hold their space from issue until the layer has finished. The window is cut
+to what fits. A layer larger than the staging space is read on demand in waves (attention over pages is associative),
+each paying the latency.
+
+Events: none; the replay is arithmetic over the layers, exact while no other flow shares a stage of the path with equal
+or higher priority.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+
+@dataclass(slots=True)
+class Counts:
+    """Pages (per rank bundle) of one step, by fate; the terms of INV-PREFETCH and INV-BYTES."""
+
+    asked: int = 0  # far pages that the layers needed
+    demand: int = 0  # of them, never prefetched
+    in_time: int = 0  # prefetched and complete when asked for
+    late: int = 0  # prefetched, still in flight when asked for
+    proposed: int = 0
+    issued: int = 0
+    dropped: int = 0  # proposed, no staging space
+    useless: int = 0  # issued, never used
+
+    def add(self, other: Counts) -> None:
+        self.asked += other.asked
+        self.demand += other.demand
+        self.in_time += other.in_time
+        self.late += other.late
+        self.proposed += other.proposed
+        self.issued += other.issued
+        self.dropped += other.dropped
+        self.useless += other.useless
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Result of a step: when it ended, how much of it was exposed stall, what was moved."""
+
+    end: float  # s after the start of the step
+    stall: float  # s of all layers' waits
+    moved: int  # pages moved or set in motion in this step
+    wait: float  # page-seconds between a layer's asking and the arrival of what it had to wait for
+    waited: int  # pages that had to be waited for
+
+
+@dataclass(slots=True)
+class Carry:
+    """Prefetches for the first layers of the next step: pages and remaining transfer seconds, times from its start."""
+
+    right: list[int] = field(default_factory=list)
+    wrong: list[int] = field(default_factory=list)
+    left: list[float] = field(default_factory=list)
+    ready: list[float] = field(default_factory=list)  # when the transfer may start
+    free: float = 0.0  # when the stream is free
+
+    def lose(self, share: float, counts: Counts) -> None:
+        """A share of the sequences ended: their pages were fetched for nothing and still use the stream."""
+        for layer, pages in enumerate(self.right):
+            gone = ceil(pages * share - 1e-9)
+            self.right[layer] -= gone
+            counts.useless += gone
+
+    def cancel(self, page_time: float, counts: Counts) -> int:
+        """Nothing will read these pages any more: drop them; returns the pages that were never moved."""
+        counts.useless += sum(self.right) + sum(self.wrong)
+        unmoved = int(sum(self.left) / page_time + 0.5) if page_time > 0.0 else 0
+        self.right, self.wrong, self.left, self.ready, self.free = [], [], [], [], 0.0
+        return unmoved
+
+
+def on_demand(
+    far: Sequence[int], compute: Sequence[float], host: float, head: float, page_time: float, latency: float,
+    pages_per_wave: int, counts: Counts,
+) -> Outcome:  # fmt: skip
+    """No prefetch: every layer asks for its pages when it is about to start, and waits for the last one.
+
+    The arrival of the bytes within a wave is uniform, hence the mean wait of half its transfer.
+    """
+    end, stall, wait, asked = host, 0.0, 0.0, 0
+    for pages, seconds in zip(far, compute):
+        if pages:
+            exposed = -(-pages // pages_per_wave) * latency + pages * page_time
+            stall += exposed
+            end += exposed
+            asked += pages
+            wait += pages * (latency + 0.5 * min(pages, pages_per_wave) * page_time)
+        end += seconds
+    counts.asked += asked
+    counts.demand += asked
+    return Outcome(end + head, stall, asked, wait, asked)
+
+
+def streamed(
+    far: Sequence[int], compute: Sequence[float], host: float, head: float, page_time: float, latency: float,
+    issue_delay: float, window: int, right: Sequence[int], wrong: Sequence[int], wrap: bool, carry: Carry,
+    counts: Counts,
+) -> Outcome:  # fmt: skip
+    """Prefetch `window` layers ahead.
+
+    `right[g]`, `wrong[g]` are the pages to issue for layer g of this step (g < layers) and, where `wrap` is set, for
+    layer g - layers of the next one. Entries for layers already issued by the carry are ignored. `issue_delay` is the
+    predictor's latency before a prefetch is issued. `carry` is read and replaced.
+    """
+    layers = len(far)
+    issued_right, issued_wrong, left, ready_at = carry.right, carry.wrong, carry.left, carry.ready
+    free, issued, current = carry.free, len(carry.right), 0
+    last = layers + window - 1 if wrap else layers - 1
+    moved = 0
+    stall = wait = 0.0
+    waited = asked = demanded = late = 0
+    end = host
+    delay = issue_delay + latency
+    for layer in range(layers):
+        ask = end
+        upto = layer + window
+        if upto > last:
+            upto = last
+        while issued <= upto:
+            if issued <= layer:  # asked for before anything could be issued
+                issued_right.append(0)
+                issued_wrong.append(0)
+                left.append(0.0)
+            else:
+                pages = right[issued]
+                useless = wrong[issued]
+                issued_right.append(pages)
+                issued_wrong.append(useless)
+                left.append((pages + useless) * page_time)
+                moved += pages + useless
+            ready_at.append(ask + delay)
+            issued += 1
+        pages = far[layer]
+        prefetched = issued_right[layer]
+        if prefetched > pages:
+            prefetched = pages
+        missing = pages - prefetched
+        asked += pages
+        start = ask
+        if missing == 0:
+            if current <= layer:
+                remaining = left[layer]
+                if remaining > 0.0:
+                    begin = ready_at[layer]
+                    if free > begin:
+                        begin = free
+                    free = begin + remaining
+                    if free > ask:
+                        start = free
+                        tardy = free - ask
+                        share = 1.0 if tardy >= remaining else tardy / remaining
+                        behind = ceil(prefetched * share - 1e-9)
+                        late += behind
+                        waited += behind
+                        wait += behind * (tardy - 0.5 * min(tardy, remaining))
+                current = layer + 1
+        else:
+            demanded += missing
+            moved += missing
+            arrive = ask + latency
+            need = missing * page_time
+            waited += missing
+            if current <= layer and left[layer] > 0.0:
+                remaining = left[layer]
+                begin = ready_at[layer]
+                if free > begin:
+                    begin = free
+                finish = begin + remaining
+                current = layer + 1
+                if finish > arrive:  # the demand overtakes what is left of the layer's own prefetch
+                    if begin < arrive:
+                        finish = arrive + need + (finish - arrive)
+                    else:
+                        finish = max(begin, arrive + need) + remaining
+                    start = free = finish
+                else:
+                    free = finish
+                    start = arrive + need
+                tardy = finish - ask
+                if tardy > 0.0:
+                    share = 1.0 if tardy >= remaining else tardy / remaining
+                    behind = ceil(prefetched * share - 1e-9)
+                    late += behind
+                    waited += behind
+                    wait += behind * (tardy - 0.5 * min(tardy, remaining))
+            else:
+                if current <= layer:
+                    current = layer + 1
+                start = arrive + need
+            wait += missing * (latency + 0.5 * need)
+            if start == arrive + need:  # later prefetches use the stream until the demand arrives
+                while current < issued:
+                    begin = ready_at[current]
+                    if free > begin:
+                        begin = free
+                    if begin >= arrive:
+                        break
+                    finish = begin + left[current]
+                    if finish <= arrive:
+                        free = finish
+                        current += 1
+                    else:
+                        left[current] -= arrive - begin
+                        break
+                free = start
+        stall += start - ask
+        end = start + compute[layer]
+    end += head
+    counts.asked += asked
+    counts.demand += demanded
+    counts.late += late
+    counts.in_time += asked - demanded - late
+    counts.useless += sum(issued_wrong[:layers])
+    for layer in range(min(layers, len(issued_right))):
+        surplus = issued_right[layer] - far[layer]
+        if surplus > 0:
+            counts.useless += surplus
+    if wrap:
+        done = current - layers  # leading segments of the next step that are complete
+        carry.right, carry.wrong = issued_right[layers:], issued_wrong[layers:]
+        carry.left = [0.0 if index < done else seconds for index, seconds in enumerate(left[layers:])]
+        carry.ready = [moment - end for moment in ready_at[layers:]]
+        carry.free = free - end
+    else:
+        carry.right, carry.wrong, carry.left, carry.ready, carry.free = [], [], [], [], 0.0
+    return Outcome(end, stall, moved, wait, waited)
