@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run test test-all lint bench extras lock clean
+.PHONY: run test test-all lint bench table extras lock clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.stamp-run
@@ -27,6 +27,18 @@ lint: $(VENV)/.stamp-dev
 # Timings, one process, nothing asserted: functions test_* in files bench_*.py.
 bench: $(VENV)/.stamp-dev
 	$(BIN)/pytest -s -m "" -o python_files="bench_*.py" tests/benchmarks
+
+# The two tables of the README, from fresh runs.
+ARMS := gpu_only gpu_only_l1 cxl_nospec cxl_next_layer quickstart
+table: $(VENV)/.stamp-run
+	for arm in $(ARMS); do \
+		$(BIN)/speckvsim run scenarios/$$arm.yaml --quiet --check --out results/table/recorded/$$arm >/dev/null && \
+		$(BIN)/speckvsim run scenarios/$$arm.yaml --quiet --check --out results/table/at_once/$$arm \
+			--set workload.trace.arrivals=at_once >/dev/null || exit $$?; \
+	done
+	for load in recorded at_once; do \
+		$(BIN)/python -m analysis.side_by_side --into README.md:$$load $(ARMS:%=results/table/$$load/%) || exit $$?; \
+	done
 
 # Development and both extras: `cluster` (dask) and `explore` (optuna).
 extras: $(VENV)/.stamp-all

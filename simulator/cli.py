@@ -12,6 +12,7 @@ INTERRUPTED = "interrupted; nothing was written"
 
 try:
     import os
+    import signal
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import contextmanager
     from math import inf
@@ -30,6 +31,23 @@ REPORT_EVERY = 5.0  # s between lines of progress, where there is no terminal to
 
 if TYPE_CHECKING:
     from simulator.scenario import Scenario
+
+Report = Callable[[float, str], None]
+
+
+class Interrupt:
+    """Ctrl-C, and the memory of it: compiled modules swallow a KeyboardInterrupt that comes while they are imported."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __call__(self, *_: Any) -> NoReturn:
+        self.seen = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self.seen:
+            raise KeyboardInterrupt
 
 
 class Program(TyperGroup):
@@ -117,6 +135,7 @@ def speckvsim(
 
 @app.command()
 def run(
+    context: typer.Context,
     scenario: ScenarioFile,
     set: Set = None,
     out: Annotated[
@@ -139,9 +158,10 @@ def run(
     if folder or not arms:
         from simulator.experiments.run import run_scenario
 
-        with _progress(quiet) as report:
+        with _progress(quiet, context.obj) as report:
             result = run_scenario(loaded, check=check, progress=report)
         shown = shown or _summary(result.summary, folder, json)
+        context.obj.check()
         if folder:
             store.write_run(result, folder)
     _print(shown)
@@ -184,10 +204,18 @@ def _summary(summary: dict[str, Any], folder: Path | None, json: bool) -> str:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[float, str], None] | None]:
-    """Something to tell progress to (share done, text): a bar on a terminal, else a line every few seconds, or None."""
+def _progress(quiet: bool, interrupt: Interrupt) -> Iterator[Report]:
+    """Something to tell progress to (share done, text): a bar on a terminal, else a line every few seconds."""
+
+    def checked(show: Report) -> Report:
+        def report(done: float, text: str) -> None:
+            interrupt.check()
+            show(done, text)
+
+        return report
+
     if quiet:
-        yield None
+        yield checked(lambda done, text: None)
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -195,12 +223,12 @@ def _progress(quiet: bool) -> Iterator[Callable[[float, str], None] | None]:
         columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("starting", total=1.0)
-            yield lambda done, text: bar.update(task, completed=done, description=text)
+            yield checked(lambda done, text: bar.update(task, completed=done, description=text))
     else:
-        yield _tell_line_by_line()
+        yield checked(_line_by_line())
 
 
-def _tell_line_by_line() -> Callable[[float, str], None]:
+def _line_by_line() -> Report:
     told = -inf
 
     def report(done: float, text: str) -> None:
@@ -287,18 +315,23 @@ def _flat(document: Mapping[str, Any], above: str = "") -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """The `speckvsim` command."""
+    """The `speckvsim` command, the last thing its process does."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not end a run
             stream.reconfigure(errors="replace")
+    interrupt = Interrupt()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
+        signal.signal(signal.SIGINT, interrupt)
     try:
-        app(prog_name="speckvsim")
+        app(prog_name="speckvsim", obj=interrupt)
     except KeyboardInterrupt:
         _interrupted()
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             _interrupted()
         raise
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python takes a while to exit, and what is done is done
 
 
 def _interrupted() -> NoReturn:

@@ -208,6 +208,7 @@ def _traffic(simulation: Simulation) -> Traffic:
         asked=counts.asked, demand=counts.demand, in_time=counts.in_time, late=counts.late,
         proposed=counts.proposed, issued=counts.issued, dropped=counts.dropped, useless=counts.useless,
         moved=far.moved, written_bytes=far.written, backlog_bytes=far.backlog, sent_bytes=far.sent,
+        homed=simulation.engine.residency.homed,
         wait_s=far.wait, waited=far.waited, l1_access_s=near,
         l3_access_s=path.read_latency + burst / path.burst_rate,
         rates=tuple(path.rates()),

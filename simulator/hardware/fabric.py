@@ -159,8 +159,8 @@ class Fabric:
     def rates(self) -> dict[Flow, float]:
         """Raw bytes/s of every flow now moving, by start.
 
-        Where changes of this instant are pending they are shared out first, and perhaps again later in it, which can move
-        last bits: an observer that must change no number reads `Flow.rate`, `Flow.moved` and `Stage.carried` instead.
+        Changes of this instant that are pending are shared out first, and perhaps again later in it, which can move last
+        bits: an observer that must change no number reads `Flow.rate`, `Flow.moved` and `Stage.carried` instead.
         """
         self._share()
         return {flow: flow.rate for flow in self._flows}

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
+from simulator.hardware.fabric import littles_law_cap
 from simulator.hardware.sharing import fair_rates
 from simulator.scenario.resolved import ScenarioResolved
 
@@ -110,8 +111,8 @@ def far_path(scenario: ScenarioResolved) -> FarPath:
     read_latency = 2 * hop + device + (board.engine_fill if codec.decompress_at == "fpga" else 0.0)
     write_latency = 2 * hop + device + (board.engine_fill if codec.compress_at == "fpga" else 0.0)
     outstanding = boards * board.outstanding
-    read_flow = PathFlow(_weights(read), littles_law_rate(outstanding / read_wire, read_latency), 0)
-    write_flow = PathFlow(_weights(write), littles_law_rate(outstanding / write_wire, write_latency), 2)
+    read_flow = PathFlow(_weights(read), littles_law_cap(outstanding, read_latency, read_wire), 0)
+    write_flow = PathFlow(_weights(write), littles_law_cap(outstanding, write_latency, write_wire), 2)
     capacity = {crossing.stage: crossing.rate for crossing in (*read, *write)}
     (read_rate,) = fair_rates(capacity, [read_flow])
     (write_rate,) = fair_rates(capacity, [write_flow])
@@ -129,11 +130,6 @@ def far_path(scenario: ScenarioResolved) -> FarPath:
         tuple(read), tuple(write), read_latency, write_latency, read_flow.cap, write_flow.cap,
         read_rate, write_rate, write_rate_reading, bound, _kind(bound), min(lone),
     )  # fmt: skip
-
-
-def littles_law_rate(outstanding: float, round_trip: float) -> float:
-    """Largest rate (bytes/s) with `outstanding` bytes in flight over a round trip of `round_trip` seconds."""
-    return inf if round_trip <= 0 else outstanding / round_trip
 
 
 def _weights(path: list[Crossing]) -> tuple[tuple[str, float], ...]:

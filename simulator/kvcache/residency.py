@@ -29,6 +29,7 @@ class Residency(Protocol):
     l3_used: int
     far: dict[int, int]
     claimed: int  # blocks that admitted requests have or may still place
+    homed: int  # pages (one layer of a block) that were ever given a home in L3
 
     def capacity(self) -> int:
         """Blocks that all sequences together can have."""
@@ -60,9 +61,9 @@ class Residency(Protocol):
 
 
 class Split:
-    def __init__(self, l1_blocks: int, l3_blocks: int):
-        self.l1_blocks, self.l3_blocks = l1_blocks, l3_blocks
-        self.l1_used = self.l3_used = self.claimed = 0
+    def __init__(self, l1_blocks: int, l3_blocks: int, layers: int):
+        self.l1_blocks, self.l3_blocks, self.layers_per_block = l1_blocks, l3_blocks, layers
+        self.l1_used = self.l3_used = self.claimed = self.homed = 0
         self.far: dict[int, int] = {}
 
     def capacity(self) -> int:
@@ -88,8 +89,12 @@ class Split:
                 near = room + demoted
         self.far[request] = gone + blocks - near
         self.l1_used += near
-        self.l3_used += blocks - near
+        self._home(blocks - near)
         return demoted
+
+    def _home(self, blocks: int) -> None:
+        self.l3_used += blocks
+        self.homed += blocks * self.layers_per_block
 
     def _demote(self, need: int, share: float, request: int, others: Others) -> int:
         """Up to `need` blocks of sequences that have more than their share in L1 go to L3."""
@@ -101,7 +106,7 @@ class Split:
             spare = min(spare, need - demoted, self.l3_blocks - self.l3_used)
             if spare > 0:
                 self.far[other] += spare
-                self.l3_used += spare
+                self._home(spare)
                 self.l1_used -= spare
                 demoted += spare
         return demoted
@@ -110,7 +115,7 @@ class Split:
         if self.l1_used < self.l1_blocks:
             self.l1_used += 1
             return 0
-        self.l3_used += 1
+        self._home(1)
         self.far[request] += 1
         return 1
 
@@ -130,14 +135,14 @@ class Split:
 
 
 class Lru:
-    def __init__(self, l1_blocks: int, l3_blocks: int):
+    def __init__(self, l1_blocks: int, l3_blocks: int, layers: int):
         self.l1_blocks, self.l3_blocks = l1_blocks, l3_blocks
-        self.l1_used = self.l3_used = self.claimed = 0
+        self.l1_used = self.l3_used = self.claimed = self.homed = 0
         self.far: dict[int, int] = {}  # always 0: what is far depends on the layer
         self._total = 0  # blocks of all sequences
         self._scan = 0  # blocks of the last scan that still exist
         self._home = 0  # pages with a home in L3
-        self._layers = 1
+        self._layers = layers
         self._evicted = 0
 
     def capacity(self) -> int:
@@ -183,9 +188,10 @@ class Lru:
         before, now = max(0, self._scan - pinned), max(0, blocks - pinned)
         pages = [now if before * (layers - 1 - layer) + now * (layer + 1) > room * layers else 0 for layer in range(layers)]
         missed = sum(pages)
-        self._layers, self._scan = layers, blocks
+        self._scan = blocks
         self._evicted = max(0, missed - self._home)
         self._home += self._evicted
+        self.homed += self._evicted
         self.l3_used = -(-self._home // layers)
         return pages
 

@@ -88,7 +88,7 @@ def check_capacity(name: str, used: NDArray[Any], capacity: float) -> None:
 
 
 def check_traffic(traffic: Traffic) -> None:
-    """INV-PREFETCH, INV-BYTES, INV-RATES."""
+    """INV-PREFETCH, INV-BYTES, INV-RATES; INV-COHERENCE: no page gets its home in L3 without being written there."""
     t = traffic
     require(
         "INV-PREFETCH",
@@ -106,6 +106,8 @@ def check_traffic(traffic: Traffic) -> None:
         close(sent, t.sent_bytes),
         f"{t.sent_bytes:g} bytes given to write-back, {sent:g} written or waiting",
     )
+    homed = t.homed * t.page_bytes
+    require("INV-COHERENCE", close(homed, t.sent_bytes), f"{homed:g} bytes moved home to L3, {t.sent_bytes:g} written back")
     for stage, rate, capacity in t.rates:
         require("INV-RATES", rate <= capacity * (1 + RELATIVE), f"{stage} carries {rate:g} B/s of {capacity:g}")
 

@@ -35,6 +35,7 @@ class Traffic:
     written_bytes: float = 0.0
     backlog_bytes: float = 0.0
     sent_bytes: float = 0.0  # all that was ever given to write-back
+    homed: int = 0  # pages that were ever given a home in L3
     wait_s: float = 0.0  # page-seconds that layers waited for pages
     waited: int = 0  # those pages
     l1_access_s: float = 0.0  # one burst, unloaded

@@ -120,92 +120,76 @@ def streamed(
     predictor's latency before a prefetch is issued. `carry` is read and replaced.
     """
     layers = len(far)
-    issued_right, issued_wrong, left, ready_at = carry.right, carry.wrong, carry.left, carry.ready
-    free, issued, current = carry.free, len(carry.right), 0
-    last = layers + window - 1 if wrap else layers - 1
-    moved = 0
+    # every layer up to `last` is issued in this step, those of the carry were before it; layer 0 without carry never is
+    last = layers + window if wrap else layers
+    before = len(carry.right)
+    unasked = 0 if before else 1
+    first = before + unasked
+    issued_right = carry.right + [0] * unasked + list(right[first:last])
+    issued_wrong = carry.wrong + [0] * unasked + list(wrong[first:last])
+    left = carry.left + [0.0] * unasked
+    left += [(pages + useless) * page_time for pages, useless in zip(issued_right[first:], issued_wrong[first:], strict=True)]
+    moved = sum(issued_right[first:]) + sum(issued_wrong[first:])
+    ready_at = carry.ready + [0.0] * unasked
+    free, issued, current = carry.free, first, 0
     stall = wait = 0.0
     waited = asked = demanded = late = 0
     end = host
     delay = issue_delay + latency
     for layer in range(layers):
         ask = end
-        upto = layer + window
-        if upto > last:
-            upto = last
-        while issued <= upto:
-            if issued <= layer:  # asked for before anything could be issued
-                issued_right.append(0)
-                issued_wrong.append(0)
-                left.append(0.0)
-            else:
-                pages = right[issued]
-                useless = wrong[issued]
-                issued_right.append(pages)
-                issued_wrong.append(useless)
-                left.append((pages + useless) * page_time)
-                moved += pages + useless
+        while issued <= layer + window and issued < last:
             ready_at.append(ask + delay)
             issued += 1
         pages = far[layer]
-        prefetched = issued_right[layer]
-        if prefetched > pages:
-            prefetched = pages
-        missing = pages - prefetched
+        missing = pages - issued_right[layer]
         asked += pages
         start = ask
-        if missing == 0:
+        if missing <= 0:
             if current <= layer:
+                remaining = left[layer]
+                if remaining > 0.0:
+                    begin = ready_at[layer]
+                    free = (free if free > begin else begin) + remaining
+                    if free > ask:
+                        start = free
+                        tardy = free - ask
+                        behind = pages if tardy >= remaining else ceil(pages * (tardy / remaining) - 1e-9)
+                        late += behind
+                        waited += behind
+                        wait += behind * (tardy - 0.5 * remaining if tardy >= remaining else 0.5 * tardy)
+                current = layer + 1
+        else:
+            demanded += missing
+            arrive = ask + latency
+            need = missing * page_time
+            start = arrive + need
+            overlaps = True  # later prefetches use the stream until the demand arrives
+            if current <= layer:
+                current = layer + 1
                 remaining = left[layer]
                 if remaining > 0.0:
                     begin = ready_at[layer]
                     if free > begin:
                         begin = free
-                    free = begin + remaining
-                    if free > ask:
-                        start = free
-                        tardy = free - ask
-                        share = 1.0 if tardy >= remaining else tardy / remaining
-                        behind = ceil(prefetched * share - 1e-9)
-                        late += behind
-                        waited += behind
-                        wait += behind * (tardy - 0.5 * min(tardy, remaining))
-                current = layer + 1
-        else:
-            demanded += missing
-            moved += missing
-            arrive = ask + latency
-            need = missing * page_time
-            waited += missing
-            if current <= layer and left[layer] > 0.0:
-                remaining = left[layer]
-                begin = ready_at[layer]
-                if free > begin:
-                    begin = free
-                finish = begin + remaining
-                current = layer + 1
-                if finish > arrive:  # the demand overtakes what is left of the layer's own prefetch
-                    if begin < arrive:
-                        finish = arrive + need + (finish - arrive)
-                    else:
-                        finish = max(begin, arrive + need) + remaining
-                    start = free = finish
-                else:
+                    finish = begin + remaining
+                    if finish > arrive:  # the demand overtakes what is left of the layer's own prefetch
+                        if begin < arrive:
+                            finish += need
+                        else:
+                            finish = (begin if begin > start else start) + remaining
+                        start, overlaps = finish, False
                     free = finish
-                    start = arrive + need
-                tardy = finish - ask
-                if tardy > 0.0:
-                    share = 1.0 if tardy >= remaining else tardy / remaining
-                    behind = ceil(prefetched * share - 1e-9)
-                    late += behind
-                    waited += behind
-                    wait += behind * (tardy - 0.5 * min(tardy, remaining))
-            else:
-                if current <= layer:
-                    current = layer + 1
-                start = arrive + need
+                    tardy = finish - ask
+                    if tardy > 0.0:
+                        own = issued_right[layer]
+                        behind = own if tardy >= remaining else ceil(own * (tardy / remaining) - 1e-9)
+                        late += behind
+                        wait += behind * (tardy - 0.5 * remaining if tardy >= remaining else 0.5 * tardy)
+                        waited += behind
+            waited += missing
             wait += missing * (latency + 0.5 * need)
-            if start == arrive + need:  # later prefetches use the stream until the demand arrives
+            if overlaps:
                 while current < issued:
                     begin = ready_at[current]
                     if free > begin:
@@ -228,10 +212,9 @@ def streamed(
     counts.late += late
     counts.in_time += asked - demanded - late
     counts.useless += sum(issued_wrong[:layers])
-    for layer in range(min(layers, len(issued_right))):
-        surplus = issued_right[layer] - far[layer]
-        if surplus > 0:
-            counts.useless += surplus
+    for layer in range(before):  # what was prefetched for sequences that are gone
+        if issued_right[layer] > far[layer]:
+            counts.useless += issued_right[layer] - far[layer]
     if wrap:
         done = current - layers  # leading segments of the next step that are complete
         carry.right, carry.wrong = issued_right[layers:], issued_wrong[layers:]
@@ -240,4 +223,4 @@ def streamed(
         carry.free = free - end
     else:
         carry.right, carry.wrong, carry.left, carry.ready, carry.free = [], [], [], [], 0.0
-    return Outcome(end, stall, moved, wait, waited)
+    return Outcome(end, stall, moved + demanded, wait, waited)

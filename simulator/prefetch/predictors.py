@@ -90,7 +90,11 @@ class Statistical:
         return min(self.depth, layers)
 
     def propose(self, far: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-        right = self._rng.binomial(far, self.coverage)
+        pages = far[0]
+        if far.count(pages) == len(far):  # much faster than a draw for each of many counts
+            right = self._rng.binomial(pages, self.coverage, len(far))
+        else:
+            right = self._rng.binomial(far, self.coverage)
         # rounded up or down at random, so that the mean is kept
         wrong = (right * self.waste + self._rng.random(len(right))).astype(np.int64)
         return right.tolist(), wrong.tolist()

@@ -103,7 +103,8 @@ class DecodeBatch:
                 return done
         return steps
 
-    def advance(self, steps: int) -> None:
+    def advance(self, steps: int, blocks: int) -> None:
+        """`steps` steps are done; `blocks` is new_blocks(steps)."""
         self.context += self.size * steps
-        self.blocks += self.new_blocks(steps)
+        self.blocks += blocks
         self.step += steps

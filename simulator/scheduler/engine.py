@@ -109,12 +109,13 @@ class Engine(Replica):
             steps = limit if until == inf else min(limit, int(np.searchsorted(ends, until)) + 1)
             end = float(ends[steps - 1])
         self.recorder.runs.append((now, steps, size, context, 0, size, 0.0, 0.0, self.residency.l3_used))
-        self._grow_near(batch.new_blocks(steps))
+        blocks = batch.new_blocks(steps)
+        self._grow_near(blocks)
         if self.far is not None:
             self.far.quiet(end - now)
         self.clock = end
         self.steps += steps
-        batch.advance(steps)
+        batch.advance(steps, blocks)
         for request in batch.ended():
             self._finish(request)
 
@@ -149,7 +150,7 @@ class Engine(Replica):
             duration = self._far_step(run, reads, produced, layer, rows, duration)
         self.clock = now + duration
         self.steps += 1
-        batch.advance(1)
+        batch.advance(1, len(batch.starting()))
         for request, take in pieces:
             self._done[request] += take
         for request in batch.ended():
@@ -207,7 +208,7 @@ class Engine(Replica):
             self._grow_near(len(starting))
             return 0
         produced = 0
-        for request in list(starting):
+        for request in [one for one in self._running if one in starting]:  # oldest first: the newest has not grown yet
             while claiming and residency.claimed >= residency.capacity() and request in self.batch.offset:
                 self._preempt(next(reversed(self._running)))
             if request in self.batch.offset:

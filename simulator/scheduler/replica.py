@@ -42,7 +42,7 @@ class Replica:
         self.model = StepModel(scenario.model, scenario.gpus, scenario.scheduler.host_overhead)
         self.policy = KvPolicy.of(scenario)
         self.max_context = scenario.model.max_context
-        self.residency = EVICTIONS[scenario.kv.eviction](geometry.l1_blocks, geometry.l3_blocks)
+        self.residency = EVICTIONS[scenario.kv.eviction](geometry.l1_blocks, geometry.l3_blocks, geometry.layers)
         self.watermark = int(scenario.scheduler.watermark * self.residency.capacity())
         self.batch = DecodeBatch(geometry.block_tokens)
         self.clock = 0.0

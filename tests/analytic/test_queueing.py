@@ -60,9 +60,7 @@ def through_link(arrivals: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return ends - arrivals
 
 
-def agrees(
-    server: Callable[..., np.ndarray], law: str, theory: float, jobs: int, replications: int, tolerance: float
-) -> None:
+def agrees(server: Callable[..., np.ndarray], law: str, theory: float, jobs: int, replications: int, tolerance: float) -> None:
     """Mean sojourn over replications against theory, as the head of this file says."""
     means = []
     for seed in range(replications):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,12 @@ class Speckvsim:
     def __call__(self, *arguments: str | Path) -> Outcome:
         self.monkeypatch.setattr("sys.argv", ["speckvsim", *map(str, arguments)])
         self.capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
+        usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+        finally:
+            signal.signal(signal.SIGINT, usual)
         out, err = self.capsys.readouterr()
         return Outcome(int(end.value.code or 0), out, err)
 

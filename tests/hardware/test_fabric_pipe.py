@@ -12,7 +12,7 @@ from simulator.hardware.pipe import FifoPipe
 def test_pipe_queues_and_pipelines_latency() -> None:
     """10 B/s, latency 1 s: 50 B at 0 s arrive at 6 s, 20 B at 2 s wait till 5 s, arrive at 8 s, 10 B at 20 s at 22 s.
 
-    Would catch: latency that occupies the pipe (the second at 9 s), a pipe that does not idle, counters off by the wait.
+    Would catch: latency that occupies the pipe (the second at 9 s), a pipe that does not idle, wrong counters.
     """
     pipe = FifoPipe(10.0, 1.0)
     assert [pipe.send(0.0, 50.0), pipe.send(2.0, 20.0), pipe.send(20.0, 10.0)] == [6.0, 8.0, 22.0]

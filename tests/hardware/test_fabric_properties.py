@@ -28,9 +28,7 @@ TRANSFERS = st.lists(
 RATES = st.lists(st.sampled_from([1.0, 10.0, inf]) | st.floats(0.5, 50.0), min_size=4, max_size=4)
 
 
-def run(
-    transfers: list[tuple], rates: list[float], checked: bool = True
-) -> tuple[list[Stage], list[Flow], list[float]]:  # type: ignore[type-arg]
+def run(transfers: list[tuple], rates: list[float], checked: bool = True) -> tuple[list[Stage], list[Flow], list[float]]:  # type: ignore[type-arg]
     env = simpy.Environment()
     fabric, stages = Fabric(env, checked), [Stage(f"s{i}", rate) for i, rate in enumerate(rates)]
     flows: list[Flow] = []
