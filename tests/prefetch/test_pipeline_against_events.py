@@ -87,7 +87,7 @@ def test_three_steps_with_carry_and_lost_sequences(case: tuple[float, float, boo
 
 
 @pytest.mark.slow
-@settings(max_examples=5000)
+@settings(max_examples=1500)
 @given(steps(count=4))
 def test_many_steps(case: tuple[float, float, bool, list[Step]]) -> None:
     """As above, many more."""

@@ -1,0 +1,63 @@
+"""Generated small scenarios: tiers of a few blocks, so that demotion, write-back waits, preemption, waves and partial windows
+occur, with every policy there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.properties.small import Rows, blocks, pool
+
+TOKENS = st.sampled_from([1, 2, 15, 16, 17, 31, 33]) | st.integers(1, 110)
+ARRIVAL = st.just(0.0) | st.floats(0, 0.01) | st.floats(0, 0.5)
+ROWS = st.lists(st.tuples(ARRIVAL, TOKENS, TOKENS), min_size=1, max_size=12).map(sorted)
+
+PREFETCH = st.one_of(
+    st.just({"predictor": "none"}),
+    st.builds(lambda depth: {"predictor": "next_layer", "depth": depth}, st.integers(0, 6)),
+    st.builds(
+        lambda depth, coverage, accuracy, latency: {
+            "predictor": "statistical", "depth": depth, "coverage": coverage, "accuracy": accuracy, "latency": latency,
+        },
+        st.integers(0, 6), st.sampled_from([0.0, 0.5, 0.9, 1.0]), st.sampled_from([0.3, 0.9, 1.0]),
+        st.sampled_from(["0 s", "10 us"]),
+    ),
+    st.just({"predictor": "oracle"}),
+)  # fmt: skip
+CODEC = st.none() | st.builds(
+    lambda ratio, compress, decompress: {"ratio": ratio, "compress_at": compress, "decompress_at": decompress},
+    st.sampled_from([1.0, 1.7, 3.2]), st.sampled_from(["fpga", "gpu"]), st.sampled_from(["fpga", "gpu"]),
+)  # fmt: skip
+SCHEDULER = st.builds(
+    lambda batching, places, budget, chunk, reserve, watermark: {
+        "batching": batching, "max_batch": places, "token_budget": f"{budget} tokens",
+        "prefill_chunk": f"{min(chunk, budget)} tokens", "reserve": reserve, "watermark": watermark,
+    },
+    st.sampled_from(["continuous", "static"]), st.sampled_from([1, 2, 4, 8]), st.sampled_from([8, 20, 64, 256]),
+    st.sampled_from([1, 8, 256]), st.sampled_from(["prompt", "prompt", "full"]), st.sampled_from([0.0, 0.01, 0.2]),
+)  # fmt: skip
+
+
+@st.composite
+def worlds(draw: st.DrawFn, far: bool | None = None) -> tuple[dict[str, Any], Rows]:
+    """(settings, requests); `far`: with a pool or without, else either."""
+    settings: dict[str, Any] = {"scheduler": draw(SCHEDULER)}
+    if draw(st.booleans()):
+        settings["kv.selection"] = {"kind": "budget", "tokens": f"{draw(st.sampled_from([1, 16, 50]))} tokens"}
+    if far is None:
+        far = draw(st.integers(0, 3)) > 0
+    if not far:
+        settings["kv.l1"] = blocks(draw(st.integers(1, 20)))
+        return settings, draw(ROWS)
+    settings |= pool(
+        l1=draw(st.integers(1, 12)), l3=draw(st.sampled_from([1, 4, 8, 12, 40])), l2=draw(st.sampled_from([1, 2, 4, 16])),
+        link=draw(st.sampled_from(["0.05 GB/s", "2 GB/s", "20 GB/s"])),
+    )  # fmt: skip
+    settings["kv.burst"] = draw(st.sampled_from(["1 KiB", "4 KiB", "16 KiB"]))
+    settings["kv.placement.eviction"] = draw(st.sampled_from(["split", "split", "lru"]))
+    settings["prefetch"] = draw(PREFETCH)
+    codec = draw(CODEC)
+    if codec:
+        settings["kv.codec"] = codec
+    return settings, draw(ROWS)
