@@ -71,7 +71,7 @@ class Measured:
 def run_scenario(scenario: Scenario, check: bool = False, progress: Progress | None = None, coalesce: bool = True) -> RunResult:
     """Simulate and summarise. `coalesce=False` takes every step singly (the same bytes but for `simulation`)."""
     resolved, began = scenario.resolved, time.perf_counter()
-    measured = _simulate(resolved, progress, coalesce)
+    measured = _simulate(resolved, progress, coalesce, check)
     simulation, steps, columns, traffic = measured.simulation, measured.steps, measured.columns, measured.traffic
     recorder, geometry, makespan = simulation.recorder, simulation.geometry, measured.makespan
     held = _tiers(measured)
@@ -125,14 +125,14 @@ def run_scenario(scenario: Scenario, check: bool = False, progress: Progress | N
     return RunResult(scenario, result, columns, series)
 
 
-def _simulate(resolved: ScenarioResolved, progress: Progress | None, coalesce: bool) -> Measured:
+def _simulate(resolved: ScenarioResolved, progress: Progress | None, coalesce: bool, check: bool) -> Measured:
     if progress:
         progress(0.0, "reading the workload")
     requests = build(resolved.workload, stream(resolved.seed, "arrivals"), stream(resolved.seed, "lengths"))
     if len(requests) == 0:
         message = f"{requests.source}: no request is left after the window and the limit"
         raise InputError(Problem("workload", "", message))
-    simulation = Simulation(resolved, requests, coalesce)
+    simulation = Simulation(resolved, requests, coalesce, check)
     simulation.run(progress)
     recorder = simulation.recorder
     steps = Steps(recorder, simulation.law())
@@ -152,7 +152,7 @@ def run_arms(scenario: Scenario, arms: list[str], check: bool = False) -> list[d
     rows = {}
     for arm in dict.fromkeys([*wanted, "none", "oracle"]):
         spec = own if arm == own.predictor else Prefetch(arm, max(own.depth, 1), own.coverage, own.accuracy, 0.0)
-        measured = _simulate(replace(scenario.resolved, prefetch=spec), None, True)
+        measured = _simulate(replace(scenario.resolved, prefetch=spec), None, True, check)
         if check:
             _check(measured, _tiers(measured))
         steps, decoding = measured.steps, measured.steps.decodes > 0

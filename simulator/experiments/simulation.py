@@ -33,14 +33,15 @@ def stream(seed: int, name: str) -> np.random.Generator:
 class Simulation:
     """One replica serving `requests` under a resolved scenario."""
 
-    def __init__(self, scenario: ScenarioResolved, requests: Requests, coalesce: bool = True):
+    def __init__(self, scenario: ScenarioResolved, requests: Requests, coalesce: bool = True, check: bool = False):
         self.scenario, self.requests = scenario, requests
         self.notes: tuple[str, ...] = requests.notes
         self.env = simpy.Environment()
         self.geometry = geometry(scenario)
         self.recorder = Recorder(len(requests))
         pool = scenario.pool
-        self.far = FarMemory(scenario, self.geometry, stream(scenario.seed, "prefetch")) if pool else None
+        draws = stream(scenario.seed, "prefetch")
+        self.far = FarMemory(scenario, self.geometry, draws, check) if pool else None
         self.engine = Engine(
             self.env, scenario, self.geometry, requests.arrival.tolist(), requests.input_tokens.tolist(),
             requests.output_tokens.tolist(), self.recorder, self.far, coalesce,

@@ -12,15 +12,21 @@ Events: none of its own.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from simulator.hardware.pool import FarPath, far_path
 from simulator.kvcache.geometry import Geometry
+from simulator.metrics.invariants import close, require
 from simulator.prefetch.pipeline import Carry, Counts, Outcome, on_demand, streamed
 from simulator.prefetch.predictors import PREDICTORS
+from simulator.prefetch.reference import replay_by_events
 from simulator.scenario.resolved import ScenarioResolved
+
+SAMPLE = 128
 
 
 @dataclass(slots=True)
@@ -36,7 +42,9 @@ class FarStep:
 
 
 class FarMemory:
-    def __init__(self, scenario: ScenarioResolved, geometry: Geometry, rng: np.random.Generator):
+    def __init__(self, scenario: ScenarioResolved, geometry: Geometry, rng: np.random.Generator, checked: bool = False):
+        """`checked` replays a sample of the steps event by event and compares (INV-PRESENT); changes no number."""
+        self._checked, self._far_steps = checked, 0
         self.path: FarPath = far_path(scenario)
         self.geometry = geometry
         self.predictor = PREDICTORS[scenario.prefetch.predictor](scenario.prefetch, rng)
@@ -80,6 +88,8 @@ class FarMemory:
             self.cancel()
             wave = max(1, int(room / geometry.layer_bytes))
             outcome = on_demand(far, compute, host, head, self._page_time, self.path.read_latency, wave, counts)
+            if self._sampled():
+                self._verify(outcome, far, compute, host, head, pages_per_wave=wave)
         staged = self.backlog + min(room, slot * (window + 1))
         self.counts.add(counts)
         self.moved += outcome.moved
@@ -103,13 +113,32 @@ class FarMemory:
         issued = sum(right[first:]) + sum(wrong[first:])
         counts.issued += issued
         counts.dropped += proposed - issued
+        before = deepcopy(carry) if self._sampled() else None
         outcome = streamed(
             far, compute, host, head, self._page_time, self.path.read_latency, predictor.latency, window,
             right, wrong, predictor.wraps, carry, counts,
         )  # fmt: skip
+        if before is not None:
+            self._verify(
+                outcome, far, compute, host, head, window=window, right=right, wrong=wrong, wrap=predictor.wraps, carry=before,
+                issue_delay=predictor.latency,
+            )  # fmt: skip
         if carry.right and continuing is not far and not predictor.knows_the_future:
             carry.lose(1.0 - continuing[0] / far[0], counts)
         return outcome
+
+    def _sampled(self) -> bool:
+        """One step in `SAMPLE` is verified."""
+        self._far_steps += 1
+        return self._checked and self._far_steps % SAMPLE == 1
+
+    def _verify(self, outcome: Outcome, far: list[int], compute: list[float], host: float, head: float, **rules: Any) -> None:
+        """INV-PRESENT: the event-driven twin, in which a layer waits for each of its pages, ends at the same time."""
+        path, page = self.path, self.geometry.layer_bytes
+        twin = replay_by_events(far, compute, host, head, path.read, path.read_cap, page, path.read_latency, **rules)
+        require(
+            "INV-PRESENT", close(twin.end, outcome.end), f"a step ends after {outcome.end!r} s, event by event {twin.end!r} s"
+        )
 
     def quiet(self, duration: float) -> None:
         """A time without far reads and without new far blocks: the backlog drains."""

@@ -15,9 +15,13 @@ def sequences(draw: st.DrawFn) -> tuple[bool, int, list[tuple[list[int], list[in
     layers, pages = draw(st.integers(1, 8)), st.integers(0, 30)
     window = draw(st.integers(1, layers))
     size = {"min_size": layers + window, "max_size": layers + window}
-    lists = st.lists(pages, **size)
-    steps = st.tuples(st.lists(pages, min_size=layers, max_size=layers), lists, lists, st.sampled_from([0.0, 0.3, 1.0]))
-    return draw(st.booleans()), window, draw(st.lists(steps, min_size=1, max_size=4))
+    steps = []
+    for _ in range(draw(st.integers(1, 4))):
+        far = draw(st.lists(pages, min_size=layers, max_size=layers))
+        right = [draw(st.integers(0, ask)) for ask in far]  # of a step it knows a prefetcher proposes no page twice,
+        right += draw(st.lists(pages, min_size=window, max_size=window))  # of the next one perhaps too many
+        steps.append((far, right, draw(st.lists(pages, **size)), draw(st.sampled_from([0.0, 0.3, 1.0]))))
+    return draw(st.booleans()), window, steps
 
 
 @given(sequences(), st.floats(0.0, 2.0), st.floats(0.0, 5.0))

@@ -47,7 +47,7 @@ def steps(draw: st.DrawFn, count: int) -> tuple[float, float, bool, list[Step]]:
     for _ in range(count):
         window = draw(st.integers(1, layers))
         far = draw(st.lists(pages, min_size=layers, max_size=layers))
-        right = [draw(st.integers(0, ask + 2) | st.just(ask)) for ask in far + far[:window]]
+        right = [draw(st.integers(0, ask) | st.just(ask)) for ask in far + far[:window]]
         wrong = draw(st.lists(st.just(0) | st.integers(0, 10), min_size=layers + window, max_size=layers + window))
         compute = draw(st.lists(seconds, min_size=layers, max_size=layers))
         lost = draw(st.sampled_from([0.0, 0.0, 0.25, 1 / 3, 1.0]))

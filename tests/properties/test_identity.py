@@ -96,7 +96,7 @@ def test_infinite_path_on_recorded_requests():
     board = {"type": "agilex-7-speckv", "memory": "40 GB"} | IDEAL_BOARD
     ideal = free | {"cluster.kv_pool.board": board, "cluster.kv_pool.link": "ideal", "kv.l1": "1 GB", "kv.l2": "1 GB"}
     far = served(AZURE | ideal)
-    assert far.summary["kv_access"]["l3_read_share"] > 0.3
+    assert far.summary["kv_access"]["l3_read_share"] > 0.1
     assert far.summary["prefetch"]["asked"] > 0
     # GPU memory for L1 + L2 + L3 of KV; reserve and weights as they are
     weights = 2 * 8030261248  # bytes: Llama-3.1-8B in bf16
