@@ -83,9 +83,7 @@ def test_files_stay_short():
 def test_importing_the_package_is_cheap():
     """Would catch: `import simulator` (and so every command, also `--help`) paying for pandas or pydantic."""
     program = "import json, sys; import simulator; print(json.dumps(sorted(sys.modules)))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     heavy = {"pandas", "matplotlib", "scipy", "pydantic", "pyarrow", "joblib", "dask", "optuna"}
     assert heavy & set(json.loads(loaded)) == set()
 

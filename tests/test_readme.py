@@ -6,6 +6,7 @@ import doctest
 from pathlib import Path
 
 import pytest
+
 from analysis.side_by_side import replace_section, table
 from simulator import Scenario, simulate
 

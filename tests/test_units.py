@@ -120,9 +120,7 @@ def test_human_forms(value: float, dimension: str, text: str) -> None:
     assert format_quantity(value, dimension) == text
 
 
-@given(
-    st.sampled_from(sorted(set(UNITS) - {"tokens"})), st.floats(min_value=0.0, allow_nan=False, allow_infinity=False)
-)
+@given(st.sampled_from(sorted(set(UNITS) - {"tokens"})), st.floats(min_value=0.0, allow_nan=False, allow_infinity=False))
 def test_format_then_parse_is_the_identity(dimension: str, value: float) -> None:
     """Any finite float, bit for bit. Catches rounding in the short forms and overflow at the extremes."""
     assert parse(format_quantity(value, dimension), dimension) == value

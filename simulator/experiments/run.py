@@ -18,7 +18,7 @@ from simulator.experiments.simulation import Simulation, stream
 from simulator.metrics import invariants, summary
 from simulator.metrics.cost import energy, usd_per_hour
 from simulator.metrics.occupancy import blocks_by_step
-from simulator.metrics.requests import request_columns
+from simulator.metrics.requests import request_columns, token_gaps
 from simulator.metrics.steps import Steps
 from simulator.metrics.timeseries import WAITS, timeseries
 from simulator.metrics.traffic import StageUse, Traffic
@@ -229,7 +229,8 @@ def _check(measured: Measured, held: dict[str, tuple[float, NDArray[Any]]]) -> N
     left = residency.l1_used + residency.l3_used
     invariants.require("INV-CAPACITY", left == 0, f"{left} blocks are still held after the last request")
     invariants.check_traffic(measured.traffic)
-    invariants.check_little(columns, measured.makespan)
+    values, weights = token_gaps(recorder, steps)
+    invariants.check_little(columns, simulation.engine.presence, float(np.dot(values, weights)))
 
 
 def _warnings(scenario: Scenario, simulation: Simulation, columns: dict[str, NDArray[Any]]) -> list[str]:

@@ -2,13 +2,14 @@
 
 A block of a sequence is `near` (all its pages in L1) or `far` (home in L3); L2 only stages. Two policies:
 
-    split  Every sequence keeps an equal share of its blocks in L1, the rest has its home in L3. When a new sequence
-           needs its share, the others give up what they have above theirs (write-back). A full block without L1 room
+    split  Every sequence keeps its newest block and an equal share of the others in L1, the rest has its home in L3.
+           When a new sequence needs its share, the others give up what they have above theirs (write-back). A full block without L1 room
            goes to L3; its successor takes its place. A dense scan promotes nothing. Tiers are exclusive.
     lru    L1 keeps the most recently used pages, whole pages move on a miss. A dense decode step scans all pages of all
            layers in the same order, so the stack distance of a page of layer l is what was touched since: the rest of
-           the last scan and the beginning of this one. It is a hit if that fits in L1 - exactly LRU at the granularity of
-           a layer - and a scan larger than L1 never hits. A page is written to L3 when it is first evicted and keeps
+           the last scan and the beginning of this one. It is a hit if that fits in L1, and a scan larger than L1 never hits:
+           LRU at the granularity of a layer, exact while the scan does not change, at most one layer too pessimistic
+           while it grows, and too optimistic by at most one scan after a release that brings it under L1. A page is written to L3 when it is first evicted and keeps
            its home there (inclusive), so clean pages are evicted for nothing.
 
 The newest, partial block of a sequence is always near. `far` counts blocks per sequence; near ones are the others.
@@ -25,6 +26,7 @@ Others = Callable[[], Iterable[tuple[int, int]]]
 
 
 class Residency(Protocol):
+    l1_blocks: int
     l1_used: int
     l3_used: int
     far: dict[int, int]
@@ -80,8 +82,9 @@ class Split:
         gone = self.far.setdefault(request, 0)
         near, demoted = blocks, 0
         if room < blocks:
-            share = min(1.0, self.l1_blocks / self.claimed)
-            near = max(1, int(share * (has + blocks))) - (has - gone)
+            sequences = len(self.far)
+            share = min(1.0, (self.l1_blocks - sequences) / max(1, self.claimed - sequences))
+            near = 1 + int(share * (has + blocks - 1)) - (has - gone)
             near = max(near, room, blocks - (self.l3_blocks - self.l3_used))
             near = min(near, blocks)
             if near > room:
@@ -102,7 +105,7 @@ class Split:
         for other, has in others():
             if other == request:
                 continue
-            spare = has - self.far.get(other, 0) - max(1, int(share * has))
+            spare = has - self.far.get(other, 0) - 1 - int(share * (has - 1))
             spare = min(spare, need - demoted, self.l3_blocks - self.l3_used)
             if spare > 0:
                 self.far[other] += spare
@@ -140,7 +143,8 @@ class Lru:
         self.l1_used = self.l3_used = self.claimed = self.homed = 0
         self.far: dict[int, int] = {}  # always 0: what is far depends on the layer
         self._total = 0  # blocks of all sequences
-        self._scan = 0  # blocks of the last scan that still exist
+        self._scan = 0  # blocks that the last step read or wrote, as far as they still exist
+        self._written = 0  # prompt blocks written since
         self._home = 0  # pages with a home in L3
         self._layers = layers
         self._evicted = 0
@@ -159,6 +163,7 @@ class Lru:
 
     def place(self, request: int, has: int, blocks: int, others: Others) -> int:
         self.far[request] = 0
+        self._written += blocks
         self._place(blocks)
         return 0
 
@@ -188,7 +193,7 @@ class Lru:
         before, now = max(0, self._scan - pinned), max(0, blocks - pinned)
         pages = [now if before * (layers - 1 - layer) + now * (layer + 1) > room * layers else 0 for layer in range(layers)]
         missed = sum(pages)
-        self._scan = blocks
+        self._scan, self._written = blocks + self._written, 0
         self._evicted = max(0, missed - self._home)
         self._home += self._evicted
         self.homed += self._evicted

@@ -112,14 +112,12 @@ def check_traffic(traffic: Traffic) -> None:
         require("INV-RATES", rate <= capacity * (1 + RELATIVE), f"{stage} carries {rate:g} B/s of {capacity:g}")
 
 
-def check_little(columns: dict[str, NDArray[Any]], window: float) -> None:
-    """INV-LITTLE: the integral of the number in system is the sum of the sojourns clipped to the window."""
-    done = ~np.isnan(columns["finished_s"])
-    arrival, finish = columns["arrival_s"][done], columns["finished_s"][done]
-    times = np.concatenate([arrival, finish])
-    order = np.argsort(times, kind="stable")
-    present = np.cumsum(np.concatenate([np.ones(len(arrival)), -np.ones(len(finish))])[order])
-    edges = np.minimum(times[order], window)
-    integral = float(np.dot(present[:-1], np.diff(edges))) if len(edges) else 0.0
-    sojourns = float((np.minimum(finish, window) - np.minimum(arrival, window)).sum())
-    require("INV-LITTLE", close(integral, sojourns), f"integral of the number in system {integral:g}, sojourns {sojourns:g}")
+def check_little(columns: dict[str, NDArray[Any]], presence: float, gaps: float) -> None:
+    """INV-LITTLE: the integral of the number in system, as the engine counted it, is the sum of the sojourns; that of the
+    number between first and last token, from the gaps between tokens, the sum of those times."""
+    done = columns["status"] == "finished"
+    sojourns = float((columns["finished_s"] - columns["arrival_s"])[done].sum())
+    require("INV-LITTLE", close(presence, sojourns), f"integral of the number in system {presence!r}, sojourns {sojourns!r}")
+    decoding = float((columns["finished_s"] - columns["first_token_s"])[done].sum())
+    message = f"gaps between tokens sum to {gaps!r} s, the times from first to last token to {decoding!r} s"
+    require("INV-LITTLE", abs(gaps - decoding) <= RELATIVE * max(decoding, sojourns), message)

@@ -71,6 +71,13 @@ class Carry:
     ready: list[float] = field(default_factory=list)  # when the transfer may start
     free: float = 0.0  # when the stream is free
 
+    def reveal(self, far: Sequence[int], page_time: float) -> int:
+        """For who knows the future: what was set in motion for this step's first layers is what they ask for. Its pages."""
+        self.right = [pages for pages, _ in zip(far, self.ready, strict=False)]
+        self.wrong = [0] * len(self.right)
+        self.left = [pages * page_time for pages in self.right]
+        return sum(self.right)
+
     def lose(self, share: float, counts: Counts) -> None:
         """A share of the sequences ended: their pages were fetched for nothing and still use the stream."""
         for layer, pages in enumerate(self.right):
@@ -115,8 +122,8 @@ def streamed(
 ) -> Outcome:  # fmt: skip
     """Prefetch `window` layers ahead.
 
-    `right[g]`, `wrong[g]` are the pages to issue for layer g of this step (g < layers) and, where `wrap` is set, for
-    layer g - layers of the next one. Entries for layers already issued by the carry are ignored. `issue_delay` is the
+    `right[g]` (at most what the layer asks for), `wrong[g]` are the pages to issue for layer g of this step (g < layers)
+    and, where `wrap` is set, for layer g - layers of the next one. Entries for layers already issued by the carry are ignored. `issue_delay` is the
     predictor's latency before a prefetch is issued. `carry` is read and replaced.
     """
     layers = len(far)
@@ -147,17 +154,21 @@ def streamed(
         start = ask
         if missing <= 0:
             if current <= layer:
-                remaining = left[layer]
-                if remaining > 0.0:
+                segment, remaining = issued_right[layer] + issued_wrong[layer], left[layer]
+                if segment or remaining:  # pages that were lost still cross before the others
                     begin = ready_at[layer]
-                    free = (free if free > begin else begin) + remaining
+                    if free > begin:
+                        begin = free
+                    free = begin + remaining
                     if free > ask:
                         start = free
-                        tardy = free - ask
-                        behind = pages if tardy >= remaining else ceil(pages * (tardy / remaining) - 1e-9)
+                        if begin < ask:
+                            begin, remaining = ask, free - ask
+                        full = segment * page_time
+                        behind = pages if remaining >= full else ceil(pages * (remaining / full) - 1e-9)
                         late += behind
                         waited += behind
-                        wait += behind * (tardy - 0.5 * remaining if tardy >= remaining else 0.5 * tardy)
+                        wait += behind * (0.5 * (begin + free) - ask)
                 current = layer + 1
         else:
             demanded += missing
@@ -167,26 +178,33 @@ def streamed(
             overlaps = True  # later prefetches use the stream until the demand arrives
             if current <= layer:
                 current = layer + 1
-                remaining = left[layer]
-                if remaining > 0.0:
+                segment, remaining = issued_right[layer] + issued_wrong[layer], left[layer]
+                if segment or remaining:
                     begin = ready_at[layer]
                     if free > begin:
                         begin = free
                     finish = begin + remaining
+                    if begin < ask:
+                        begin, remaining = ask, finish - ask
+                    early = 0.0  # s of the rest that go before the demand
                     if finish > arrive:  # the demand overtakes what is left of the layer's own prefetch
                         if begin < arrive:
+                            early = arrive - begin
                             finish += need
                         else:
                             finish = (begin if begin > start else start) + remaining
                         start, overlaps = finish, False
+                    elif remaining > 0.0:
+                        early = remaining
                     free = finish
-                    tardy = finish - ask
-                    if tardy > 0.0:
-                        own = issued_right[layer]
-                        behind = own if tardy >= remaining else ceil(own * (tardy / remaining) - 1e-9)
+                    if finish > ask:
+                        own, full = issued_right[layer], segment * page_time
+                        behind = own if remaining >= full else ceil(own * (remaining / full) - 1e-9)
                         late += behind
-                        wait += behind * (tardy - 0.5 * remaining if tardy >= remaining else 0.5 * tardy)
                         waited += behind
+                        after = remaining - early
+                        lag = early * (begin + 0.5 * early) + after * (finish - 0.5 * after)
+                        wait += behind * ((lag / remaining if remaining > 0.0 else finish) - ask)
             waited += missing
             wait += missing * (latency + 0.5 * need)
             if overlaps:

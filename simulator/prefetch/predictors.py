@@ -6,8 +6,8 @@ With dense attention the set of pages is known, so a predictor only decides orde
     next_layer   all far pages of the next `depth` layers of the same step, in order
     statistical  each far page of the next `depth` layers (on into the next step) with probability `coverage`; for n
                  right pages n (1 - accuracy) / accuracy wrong ones as well, dummies that use link, engine and staging
-    oracle       all far pages of all later layers, on into the next step, only for sequences that continue, as far
-                 ahead as the staging space allows
+    oracle       all far pages of all later layers, on into the next step and exactly what that will ask for, as far ahead
+                 as the staging space allows
 
 A predictor is a pure decision: how many pages of each layer, given how many there are. A plug-in is a class and one line in
 `PREDICTORS`.
@@ -25,7 +25,7 @@ from simulator.scenario.resolved import Prefetch
 
 class Predictor(Protocol):
     wraps: bool  # continues into the next step
-    knows_the_future: bool  # proposes nothing for sequences that end with this step
+    knows_the_future: bool  # what is set in motion for the next step is what that will ask for
     latency: float  # s from being asked to issuing
 
     def window(self, layers: int) -> int:

@@ -57,12 +57,13 @@ class Engine(Replica):
             if self._queue:
                 self._admit()
             if self._running:
-                before = self.clock
+                before, present = self.clock, len(self._running) + len(self._queue)
                 if self._prefilling or (self.far is not None and not self.residency.settled()):
                     self._step()
                 else:
                     self._run_of_steps()
                 self.events += 1
+                self.presence += present * (self.clock - before)
                 yield self.env.timeout(self.clock - before)
             elif self._next < len(arrivals):
                 self.events += 1
@@ -109,6 +110,8 @@ class Engine(Replica):
             steps = limit if until == inf else min(limit, int(np.searchsorted(ends, until)) + 1)
             end = float(ends[steps - 1])
         self.recorder.runs.append((now, steps, size, context, 0, size, 0.0, 0.0, self.residency.l3_used))
+        if self._waiting:
+            self._first_decodes(self.recorder.runs.count - 1, now)
         blocks = batch.new_blocks(steps)
         self._grow_near(blocks)
         if self.far is not None:
@@ -139,12 +142,14 @@ class Engine(Replica):
                 complete.append(request)
         rows, now, layers = decoding + len(complete), self.clock, model.layers
         context = self._context_read() if decoding else 0
-        reads = self._far_reads(pieces) if self.far is not None else (0, 0)
+        reads = self._far_reads(pieces, produced) if self.far is not None else (0, 0)
         produced += self._place(pieces)
         duration = model.base(decoding + tokens, rows) + self._token_time * context + layers * (compute + memory)
         self.recorder.runs.append(
             (now, 1, decoding, context, tokens, rows, layers * compute, layers * memory, self.residency.l3_used)
         )
+        if self._waiting and decoding:
+            self._first_decodes(run, now)
         if self.far is not None:
             layer = model.layer(decoding + tokens).total + model.attention_per_token * context + (compute + memory)
             duration = self._far_step(run, reads, produced, layer, rows, duration)
@@ -160,7 +165,7 @@ class Engine(Replica):
         if self._held and not self._prefilling:
             for request in self._held:
                 self._decode_on(request)
-            self._held = []
+            self._waiting, self._held = self._held, {}
 
     def _pieces(self, budget: int) -> list[tuple[int, int]]:
         """(request, tokens) of the prompts that get a share of this step, first come first served."""
@@ -218,10 +223,11 @@ class Engine(Replica):
                 self._far_decoding += sent
         return produced
 
-    def _far_reads(self, pieces: list[tuple[int, int]]) -> tuple[int, int]:
-        """(far blocks, all blocks) that the step reads: what the decodes select, and the past of the prompt pieces."""
+    def _far_reads(self, pieces: list[tuple[int, int]], leaving: int) -> tuple[int, int]:
+        """(far blocks, all blocks) that the step reads: what the decodes select, and the past of the prompt pieces. Of the
+        decodes' far blocks `leaving` go to L3 in this step and are still read from HBM."""
         batch = self.batch
-        far, blocks = self._far_decoding, batch.blocks + len(batch.starting())
+        far, blocks = self._far_decoding - leaving, batch.blocks + len(batch.starting())
         if not self.policy.dense and blocks:
             share = self._context_read() / batch.context
             far, blocks = round(far * share), round(blocks * share)
@@ -230,9 +236,19 @@ class Engine(Replica):
             blocks += self._placed[request]
         return far, blocks
 
+    def _lost(self, reading_far: int, reading: int) -> float:
+        """Share of what the step reads from L3 that belongs to sequences which end with it."""
+        ending = self.batch.ending_next()
+        if not ending:
+            return 0.0
+        share = 1.0 if self.policy.dense else self._context_read() / self.batch.context
+        if reading_far:
+            return min(1.0, sum(self.residency.far[request] for request in ending) * share / reading_far)
+        return min(1.0, sum(self._blocks_of(request) for request in ending) * share / reading)
+
     def _far_step(self, run: int, reads_of: tuple[int, int], produced: int, layer: float, rows: int, duration: float) -> float:
         """The step against far memory, `layer` seconds of computation a layer: its duration."""
-        far, batch, residency, layers = self.far, self.batch, self.residency, self.model.layers
+        far, residency, layers = self.far, self.residency, self.model.layers
         assert far is not None
         reading_far, reading = reads_of
         pages = residency.layers(reading_far, reading, layers)
@@ -241,9 +257,7 @@ class Engine(Replica):
             far.evicted(evicted)
         asked = sum(pages)
         if asked:
-            ending = sum(residency.far[request] for request in batch.ending_next())
-            continuing = [max(0, count - ending) for count in pages] if ending else pages
-            step = far.step(pages, continuing, self.model.host, layer, self.model.head(rows).total, produced)
+            step = far.step(pages, self._lost(*reads_of), self.model.host, layer, self.model.head(rows).total, produced)
         else:
             step = far.unread(produced, duration)
         reads = step.reads

@@ -12,8 +12,10 @@ Events: none of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,8 @@ from simulator.prefetch.predictors import PREDICTORS
 from simulator.prefetch.reference import replay_by_events
 from simulator.scenario.resolved import ScenarioResolved
 
-SAMPLE = 128
+FIRST, SAMPLE = 8, 128  # steps that are verified under --check: the first ones, then one in so many
+MOST_WAVES = 2000  # steps with more waves are not
 
 
 @dataclass(slots=True)
@@ -41,10 +44,20 @@ class FarStep:
     reads: Counts
 
 
+@dataclass(slots=True)
+class _Plan:
+    """Prefetches of a step: layers ahead (0: none), pages of staging in use, right and wrong pages by layer."""
+
+    window: int
+    staged: int
+    right: Sequence[int]
+    wrong: Sequence[int]
+
+
 class FarMemory:
     def __init__(self, scenario: ScenarioResolved, geometry: Geometry, rng: np.random.Generator, checked: bool = False):
         """`checked` replays a sample of the steps event by event and compares (INV-PRESENT); changes no number."""
-        self._checked, self._far_steps = checked, 0
+        self._checked, self._steps = checked, {"on demand": 0, "ahead": 0}
         self.path: FarPath = far_path(scenario)
         self.geometry = geometry
         self.predictor = PREDICTORS[scenario.prefetch.predictor](scenario.prefetch, rng)
@@ -66,71 +79,90 @@ class FarMemory:
         """Staging space for reads now: bytes."""
         return max(self.geometry.l2_bytes - self.backlog, self.geometry.burst * self.geometry.ranks)
 
-    def step(self, far: list[int], continuing: list[int], host: float, layer: float, head: float, produced: float) -> FarStep:
-        """One step. `far`: pages each layer reads; `continuing`: those of them that belong to sequences which go on;
+    def step(self, far: list[int], lost: float, host: float, layer: float, head: float, produced: float) -> FarStep:
+        """One step. `far`: pages each layer reads; `lost`: share of them that belongs to sequences which end with it;
         `layer`: seconds of one layer's computation; `produced`: blocks with a home in L3 that the step writes."""
-        geometry, layers, counts = self.geometry, len(far), Counts()
+        geometry, counts = self.geometry, Counts()
         waited = self._make_room()
-        unpack, pack = self._unpack, self._pack * produced / layers
+        unpack, pack = self._unpack, self._pack * produced / len(far)
         if unpack or pack:
             compute = [layer + pages * unpack + pack for pages in far]
-            codec = sum(far) * unpack + layers * pack
+            codec = sum(far) * unpack + len(far) * pack
         else:
-            compute, codec = [layer] * layers, 0.0
-        room = self.room
-        slot = max(far) * geometry.layer_bytes
-        fit = int(room // slot) if slot else layers + 1
-        window = min(self.predictor.window(layers), max(fit - 1, 1)) if fit else 0
-        if window:
-            # room for one layer and part of the next: that part can be prefetched
-            outcome = self._ahead(far, continuing, compute, host, head, window, room / slot - 1.0 if fit == 1 else 1.0, counts)
+            compute, codec = [layer] * len(far), 0.0
+        room = int(self.room / geometry.layer_bytes)  # pages
+        plan = self._plan(far, room, counts)
+        if plan.window:
+            outcome = self._ahead(far, lost, compute, host, head, plan, counts)
+            staged = plan.staged
         else:
             self.cancel()
-            wave = max(1, int(room / geometry.layer_bytes))
+            wave = max(1, room)
             outcome = on_demand(far, compute, host, head, self._page_time, self.path.read_latency, wave, counts)
-            if self._sampled():
+            staged = min(wave, max(far))
+            if self._sampled("on demand") and sum(far) // wave <= MOST_WAVES:
                 self._verify(outcome, far, compute, host, head, pages_per_wave=wave)
-        staged = self.backlog + min(room, slot * (window + 1))
+        staged_bytes = min(self.backlog + staged * geometry.layer_bytes, geometry.l2_bytes)
         self.counts.add(counts)
         self.moved += outcome.moved
         self.wait += outcome.wait
         self.waited += outcome.waited
         writeback = self._write(produced * geometry.block_bytes, outcome.end, outcome.moved * self._page_time)
-        return FarStep(waited + outcome.end + writeback, outcome.stall, codec, waited + writeback, staged, counts)
+        return FarStep(waited + outcome.end + writeback, outcome.stall, codec, waited + writeback, staged_bytes, counts)
+
+    def _plan(self, far: list[int], room: int, counts: Counts) -> _Plan:
+        """What is proposed, and how many layers ahead of it fit `room` pages of staging, wrong pages included."""
+        predictor, layers = self.predictor, len(far)
+        window = predictor.window(layers)
+        if not window:
+            return _Plan(0, 0, [], [])
+        beyond = [0] * window if predictor.knows_the_future else far[:window]  # the next step reveals what it asks for
+        right, wrong = predictor.propose(far + beyond if predictor.wraps else far)
+        # staging holds the pages of the layer at work, its wrong ones, and what is prefetched of those ahead
+        most, waste, ahead = max(far), max(wrong), max(map(add, right, wrong))
+        fit = (room - most - waste) // ahead if ahead else window
+        part = 1.0
+        if fit < 1 and room > most:  # a part of the next layer fits
+            part, fit = min(1.0, (room - most) / (ahead + waste)), 1
+            waste, ahead = int(waste * part), int(ahead * part)
+        window = max(0, min(window, fit))
+        if window:
+            # issued in this step is all but what the carry holds; layer 0 without carry is asked for before anything is
+            issued = slice(max(1, len(self._carry.ready)), layers + window)
+            counts.proposed = sum(right[issued]) + sum(wrong[issued])
+            if part < 1.0:
+                right, wrong = [int(pages * part) for pages in right], [int(pages * part) for pages in wrong]
+            counts.issued = sum(right[issued]) + sum(wrong[issued])
+            counts.dropped = counts.proposed - counts.issued
+        return _Plan(window, most + waste + window * ahead, right, wrong)
 
     def _ahead(
-        self, far: list[int], continuing: list[int], compute: list[float], host: float, head: float, window: int,
-        part: float, counts: Counts,
-    ) -> Outcome:  # fmt: skip
+        self, far: list[int], lost: float, compute: list[float], host: float, head: float, plan: _Plan, counts: Counts
+    ) -> Outcome:
         predictor, carry = self.predictor, self._carry
-        first = max(1, len(carry.right))
-        ahead = far + (continuing if predictor.knows_the_future else far)[:window] if predictor.wraps else far
-        right, wrong = predictor.propose(ahead)
-        proposed = sum(right[first:]) + sum(wrong[first:])
-        if part < 1.0:
-            right, wrong = [int(pages * part) for pages in right], [int(pages * part) for pages in wrong]
-        counts.proposed += proposed
-        issued = sum(right[first:]) + sum(wrong[first:])
-        counts.issued += issued
-        counts.dropped += proposed - issued
-        before = deepcopy(carry) if self._sampled() else None
+        if predictor.knows_the_future and carry.ready:
+            revealed = carry.reveal(far, self._page_time)
+            counts.proposed += revealed
+            counts.issued += revealed
+            self.moved += revealed
+        before = deepcopy(carry) if self._sampled("ahead") else None
         outcome = streamed(
-            far, compute, host, head, self._page_time, self.path.read_latency, predictor.latency, window,
-            right, wrong, predictor.wraps, carry, counts,
+            far, compute, host, head, self._page_time, self.path.read_latency, predictor.latency, plan.window,
+            plan.right, plan.wrong, predictor.wraps, carry, counts,
         )  # fmt: skip
         if before is not None:
             self._verify(
-                outcome, far, compute, host, head, window=window, right=right, wrong=wrong, wrap=predictor.wraps, carry=before,
-                issue_delay=predictor.latency,
+                outcome, far, compute, host, head, window=plan.window, right=plan.right, wrong=plan.wrong,
+                wrap=predictor.wraps, carry=before, issue_delay=predictor.latency,
             )  # fmt: skip
-        if carry.right and continuing is not far and not predictor.knows_the_future:
-            carry.lose(1.0 - continuing[0] / far[0], counts)
+        if lost:
+            carry.lose(lost, counts)
         return outcome
 
-    def _sampled(self) -> bool:
-        """One step in `SAMPLE` is verified."""
-        self._far_steps += 1
-        return self._checked and self._far_steps % SAMPLE == 1
+    def _sampled(self, kind: str) -> bool:
+        """The first few steps of a kind are verified, later one in `SAMPLE`."""
+        self._steps[kind] = step = self._steps[kind] + 1
+        return self._checked and (step <= FIRST or step % SAMPLE == 0)
 
     def _verify(self, outcome: Outcome, far: list[int], compute: list[float], host: float, head: float, **rules: Any) -> None:
         """INV-PRESENT: the event-driven twin, in which a layer waits for each of its pages, ends at the same time."""
@@ -169,7 +201,7 @@ class FarMemory:
 
     def cancel(self) -> None:
         """What was prefetched for a step that will not come is lost."""
-        if self._carry.right:
+        if self._carry.ready:
             self.moved -= self._carry.cancel(self._page_time, self.counts)
 
     def _write(self, produced: float, duration: float, reading: float) -> float:

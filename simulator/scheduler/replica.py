@@ -47,6 +47,7 @@ class Replica:
         self.batch = DecodeBatch(geometry.block_tokens)
         self.clock = 0.0
         self.steps = self.events = 0
+        self.presence = 0.0  # integral of the number of requests in the system
         self._next = 0  # next request to arrive
         self._queue: deque[int] = deque()
         self._queued_at: dict[int, float] = {}
@@ -57,7 +58,9 @@ class Replica:
         self._placed: dict[int, int] = {}  # blocks of the prompt that were written
         self._emitted: dict[int, int] = {}  # tokens given out when the prompt was last complete or preempted
         self._last_token: dict[int, float] = {}  # when a preempted request gave out its last token
-        self._held: list[int] = []  # static: sequences that have their first token and wait for the others
+        # static batches: sequences that wait for the prompts of the others, then for their first decode, since when
+        self._held: dict[int, float] = {}
+        self._waiting: dict[int, float] = {}
         self._far_decoding = 0  # far blocks of the decoding sequences
         self._token_time = self.model.layers * self.model.attention_per_token
 
@@ -75,6 +78,7 @@ class Replica:
                 self.recorder.status[following] = REJECTED
             else:
                 self._queue.append(following)
+                self.presence += now - arrivals[following]
                 self._queued_at[following] = arrivals[following]
             following += 1
         self._next = following
@@ -84,7 +88,8 @@ class Replica:
             return
         recorder, residency, queue = self.recorder, self.residency, self._queue
         run, now = recorder.runs.count, self.clock
-        while queue and len(self._running) < self.spec.max_batch:
+        most = min(self.spec.max_batch, residency.l1_blocks)  # the newest block of every sequence is in L1
+        while queue and len(self._running) < most:
             request = queue[0]
             emitted = self._emitted.get(request, 0)
             self._target[request] = self.prompt[request] + emitted
@@ -134,7 +139,7 @@ class Replica:
         if emitted + 1 == self.output[request]:
             self._finish(request)
         elif self.spec.batching == "static":
-            self._held.append(request)
+            self._held[request] = self.clock
         else:
             self._decode_on(request)
 
@@ -143,8 +148,13 @@ class Replica:
         self.batch.join(request, cached, self.output[request] - emitted)
         recorder.decode_step[request], recorder.decode_cached[request] = self.batch.step, cached
         self._far_decoding += self.residency.far[request]
-        if emitted == 1 and recorder.first_token[request] < self.clock:
-            recorder.gaps.append((request, recorder.runs.count, recorder.first_token[request], True))
+
+    def _first_decodes(self, run: int, start: float) -> None:
+        """The sequences that waited decode in this row: their gap began earlier."""
+        for request, since in self._waiting.items():
+            if since < start:
+                self.recorder.gaps.append((request, run, since, True))
+        self._waiting = {}
 
     def _finish(self, request: int) -> None:
         recorder = self.recorder
@@ -158,7 +168,7 @@ class Replica:
         """Release a running request's blocks; it goes to the head of the queue and starts over with what it has emitted."""
         recorder = self.recorder
         if request in self.batch.offset:
-            self._last_token[request] = self.clock
+            self._last_token[request] = self._waiting.pop(request, self.clock)
             self._emitted[request] = self.output[request] - self.batch.remaining(request)
         emitted = self._emitted.get(request, 0)
         since = recorder.resumed_run[request] if emitted else recorder.admit_run[request]

@@ -61,6 +61,8 @@ class Sequences:
         for request, count in enumerate(blocks):
             self.model.place(request, 0, count + 1, list)
             self.has[request] = [self._new() for _ in range(count)]
+        self.model.layers(0, 0, layers)  # the step that wrote them
+        self.pages.scan([block for has in self.has.values() for block in has])
 
     def _new(self) -> int:
         self.next += 1

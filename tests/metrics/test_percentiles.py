@@ -124,7 +124,6 @@ HELD = "replica.py: a preempted sequence's wait for the rest of its static batch
 STATIC = {"batching": "static", "max_batch": 2, "watermark": 0}
 
 
-@pytest.mark.xfail(reason=HELD)
 def test_a_preempted_sequence_waits_for_a_prompt_of_its_next_static_batch():
     """5 blocks. A and B (20 + 30 tokens each) both want a third block at 32 cached tokens, after 12 decodes: B goes. The
     second batch is B, which computes 33 tokens again (steps 31 to 33), and C with a prompt of 31 (up to step 34).
@@ -136,7 +135,6 @@ def test_a_preempted_sequence_waits_for_a_prompt_of_its_next_static_batch():
     gaps_by_hand(settings, rows, [list(range(1, 31)), [*range(1, 14), 33, *range(35, 51)], [34, 35]])
 
 
-@pytest.mark.xfail(reason=HELD)
 def test_preempted_before_its_first_decode():
     """3 blocks. B (16 tokens, steps 0 and 1) waits for A (32 tokens, steps 0 to 3); then A needs the last block and B goes.
 

@@ -89,6 +89,6 @@ def seconds_of(memory: FarMemory, steps: list[list[int]], layer: float) -> float
     """Duration of these steps, one layer computing `layer` seconds; what the next step does not ask for has ended."""
     total = 0.0
     for far, following in zip(steps, [*steps[1:], steps[-1]]):
-        continuing = far if following == far else [min(now, then) for now, then in zip(far, following)]
-        total += memory.step(far, continuing, HOST, layer, HEAD, 0.0).duration
+        ended = sum(max(0, now - then) for now, then in zip(far, following))
+        total += memory.step(far, ended / max(1, sum(far)), HOST, layer, HEAD, 0.0).duration
     return total

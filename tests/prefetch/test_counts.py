@@ -77,9 +77,6 @@ def test_in_time_and_late_by_hand() -> None:
     assert outcome.waited == 4 and outcome.wait == pytest.approx(4 * 0.2)
 
 
-@pytest.mark.xfail(
-    reason="late = share of (tardiness / rest of the segment), and tardiness includes the demand's own time", strict=True
-)
 def test_late_beside_demand_by_hand() -> None:
     """Layer 1 asks at 50 for 105 pages of 1 s: 50 of its 100 prefetched ones are there, 50 late, 5 missing.
 
@@ -90,7 +87,6 @@ def test_late_beside_demand_by_hand() -> None:
     assert (counts.demand, counts.in_time, counts.late) == (5, 50, 50)
 
 
-@pytest.mark.xfail(reason="of a segment that was overtaken half way, what had arrived before counts as late", strict=True)
 def test_late_after_being_overtaken_by_hand() -> None:
     """Layer 2's 100 pages of 1 s start at 0; at 50 layer 1 demands 10 and takes no time; layer 2 asks at 60: 50 are there.
 

@@ -114,9 +114,10 @@ def test_infinite_path_where_capacity_binds(seed: int):
     Would catch: admission that counts L2, or L1 alone; a preemption while one of the tiers has room.
     """
     rows = draw(seed, 25, rate=20000.0)
-    far = served(pool(l1=6, l3=14, l2=8, **IDEAL_BOARD) | NO_PATH, rows)
+    few = {"scheduler.max_batch": 6}  # L1 holds the newest block of every sequence
+    far = served(pool(l1=6, l3=14, l2=8, **IDEAL_BOARD) | NO_PATH | few, rows)
     assert far.summary["requests"]["preemptions"] > 0
-    same_requests(served({"kv.l1": blocks(20)}, rows), far, 1e-9)
+    same_requests(served({"kv.l1": blocks(20)} | few, rows), far, 1e-9)
     with_l2 = served({"kv.l1": blocks(28)}, rows)
     assert with_l2.summary["requests"]["preemptions"] < far.summary["requests"]["preemptions"]
 

@@ -65,10 +65,13 @@ def test_more_link_bandwidth_never_adds_stall(rows: Rows, eviction: str, predict
 
 
 @few
-@given(rows=ROWS, predictor=st.sampled_from(PREDICTORS), link=LINKS, l2=st.sampled_from([1, 2, 16, 64]))
+@given(rows=ROWS, predictor=st.sampled_from(["none", "next_layer"]), link=LINKS, l2=st.sampled_from([1, 2, 16, 64]))
 def test_larger_l1_never_adds_stall(rows: Rows, predictor: str, link: str, l2: int):
-    """Split. Would catch: demotion of what there is room for, a share of L1 that shrinks as L1 grows."""
-    stalls = [stall(pool(l1, 200, l2, link) | {"prefetch": prefetch(predictor)}, rows) for l1 in (2, 5, 11, 24, 60)]
+    """Split; L1 holds a block of every sequence, else the batch is smaller. Not for predictors that continue into the next
+    step: each time something far begins to be read, they start without anything in flight, which a larger L1 makes more often.
+
+    Would catch: demotion of what there is room for, a share of L1 that shrinks as L1 grows."""
+    stalls = [stall(pool(l1, 200, l2, link) | {"prefetch": prefetch(predictor)}, rows) for l1 in (8, 11, 16, 24, 60)]
     for smaller, larger in pairwise(stalls):
         not_more(larger, smaller)
 
@@ -82,7 +85,7 @@ def test_larger_l1_never_adds_stall_under_lru(rows: Rows, predictor: str, link: 
     Would catch: an LRU that misses more in a larger cache.
     """
     base = {"kv.placement.eviction": "lru", "prefetch": prefetch(predictor)}
-    results = [served(STATIC | pool(l1, 200, 400, link) | base, rows) for l1 in (2, 5, 11, 24, 60)]
+    results = [served(STATIC | pool(l1, 200, 400, link) | base, rows) for l1 in (8, 11, 16, 24, 60)]
     for smaller, larger in pairwise(results):
         assert larger.summary["prefetch"]["asked"] <= smaller.summary["prefetch"]["asked"]
         if predictor == "none":
@@ -98,9 +101,6 @@ def test_larger_l2_never_adds_stall(rows: Rows, predictor: str, link: str, l1: i
         not_more(larger, smaller)
 
 
-@pytest.mark.xfail(
-    reason="the oracle does not know the blocks that go far in the next step; the deeper it looks, the more it misses"
-)
 def test_larger_l2_never_adds_stall_to_the_oracle():
     """Would catch: an oracle that does not know all of the next step: its demand reads grow with its window."""
     rows = [(0.0, 83, 24), (0.0, 40, 13), (0.0, 82, 32), (0.0, 116, 13), (0.0, 1, 30)]
@@ -160,7 +160,6 @@ def test_nobody_stalls_less_than_the_oracle(
         not_more(best, stall(base | {"prefetch": prefetch(predictor, coverage, accuracy, depth)}, rows))
 
 
-@pytest.mark.xfail(reason="the oracle takes this step's far pages for the next one's; under lru they move between layers")
 @pytest.mark.parametrize(
     ("rows", "l1", "link", "depth"),
     [
@@ -177,7 +176,6 @@ def test_nobody_stalls_less_than_the_oracle_under_lru(rows: Rows, l1: int, link:
     not_more(waits(oracle), stall(base | {"prefetch": prefetch("next_layer", depth=depth)}, rows))
 
 
-@pytest.mark.xfail(reason="engine.py: pages of ending sequences are subtracted whole, also where a budget reads part of them")
 def test_nobody_stalls_less_than_the_oracle_under_a_budget():
     """Would catch: an oracle that leaves out pages of sequences which go on, because others end."""
     rows = [(0.0, 50, 8), (0.0, 43, 5), (0.0, 6, 9)]

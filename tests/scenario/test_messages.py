@@ -152,9 +152,7 @@ def test_missing_trace(message, folder):
 
 def test_several_errors_in_one_pass(message):
     """One run, all problems by line: nobody should fix a file one message at a time."""
-    text = (
-        changed("seed: 7", "seed: 7\nseed: 8").replace("latency: 10 us", "latency: 10").replace("max_batch", "maxbatch")
-    )
+    text = changed("seed: 7", "seed: 7\nseed: 8").replace("latency: 10 us", "latency: 10").replace("max_batch", "maxbatch")
     assert message(text, "kv.l2=3 GHz") == (
         "mine.yaml:3:1  seed: the key is given twice (first on line 2); remove one\n"
         "mine.yaml:16:79  prefetch.latency: 10 has no unit; write for example '10 us'\n"

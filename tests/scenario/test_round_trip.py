@@ -134,6 +134,4 @@ def test_schema_covers_the_sample(load):
 def test_the_written_file_says_everything(load):
     """The resolved file needs no preset: a later catalogue must not change an old run."""
     text = load().to_yaml()
-    assert (
-        "type:" not in text and "max_context: 4096 tokens" in text and str(Path("../traces/conv.csv").resolve()) in text
-    )
+    assert "type:" not in text and "max_context: 4096 tokens" in text and str(Path("../traces/conv.csv").resolve()) in text

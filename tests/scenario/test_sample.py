@@ -42,9 +42,7 @@ def test_sources(load):
 
 def test_a_system_preset_is_a_default_under_the_users_values(load):
     """`kv.system` alone brings its tiers, codec and predictor; a preset that wins over the file would change `l1`."""
-    text = SAMPLE.replace(
-        ", codec: {ratio: 2.0, compress_at: fpga, decompress_at: fpga}, l1: 12 GiB, l2: 3 GiB", ", l1: 8 GiB"
-    )
+    text = SAMPLE.replace(", codec: {ratio: 2.0, compress_at: fpga, decompress_at: fpga}, l1: 12 GiB, l2: 3 GiB", ", l1: 8 GiB")
     resolved = load("".join(line for line in text.splitlines(True) if not line.startswith("prefetch"))).resolved
     assert resolved.kv.l1 == 8 * 2**30 and resolved.kv.l2 == 3 * 2**30
     assert resolved.kv.codec.compress_at == "fpga"
@@ -53,9 +51,7 @@ def test_a_system_preset_is_a_default_under_the_users_values(load):
 
 def test_another_predictor_drops_the_presets_fields(load):
     """Coverage of the preset under `next_layer` would be an error the user cannot remove."""
-    assert load(SAMPLE, "prefetch={predictor: next_layer}").resolved.prefetch == Prefetch(
-        "next_layer", 1, 1.0, 1.0, 0.0
-    )
+    assert load(SAMPLE, "prefetch={predictor: next_layer}").resolved.prefetch == Prefetch("next_layer", 1, 1.0, 1.0, 0.0)
     assert load(SAMPLE, "prefetch={predictor: none}").resolved.prefetch == Prefetch("none", 0, 0.0, 1.0, 0.0)
     assert load(SAMPLE, "prefetch={predictor: oracle}").resolved.prefetch == Prefetch("oracle", 80, 1.0, 1.0, 0.0)
 

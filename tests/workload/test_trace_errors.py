@@ -171,9 +171,7 @@ BODY = st.one_of(
 
 @settings(deadline=None)
 @given(start=START, body=BODY, zipped=st.booleans())
-def test_any_file_is_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, start: bytes, body: bytes, zipped: bool
-) -> None:
+def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, start: bytes, body: bytes, zipped: bool) -> None:
     """Whatever is in the file, the outcome is requests that hold what they promise, or an InputError.
 
     Would catch: another exception from csv, json, gzip or numpy; a NaN or a count of 0 that got through.
