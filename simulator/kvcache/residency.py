@@ -2,15 +2,15 @@
 
 A block of a sequence is `near` (all its pages in L1) or `far` (home in L3); L2 only stages. Two policies:
 
-    split  Every sequence keeps its newest block and an equal share of the others in L1, the rest has its home in L3.
-           When a new sequence needs its share, the others give up what they have above theirs (write-back). A full block without L1 room
-           goes to L3; its successor takes its place. A dense scan promotes nothing. Tiers are exclusive.
+    split  Every sequence keeps its newest block and an equal share of the others in L1, the rest has its home in L3. When
+           a new sequence needs its share, the others give up what they have above theirs (write-back). A full block
+           without L1 room goes to L3; its successor takes its place. A dense scan promotes nothing. Tiers are exclusive.
     lru    L1 keeps the most recently used pages, whole pages move on a miss. A dense decode step scans all pages of all
            layers in the same order, so the stack distance of a page of layer l is what was touched since: the rest of
-           the last scan and the beginning of this one. It is a hit if that fits in L1, and a scan larger than L1 never hits:
-           LRU at the granularity of a layer, exact while the scan does not change, at most one layer too pessimistic
-           while it grows, and too optimistic by at most one scan after a release that brings it under L1. A page is written to L3 when it is first evicted and keeps
-           its home there (inclusive), so clean pages are evicted for nothing.
+           the last scan and the beginning of this one. It is a hit if that fits in L1, and a scan larger than L1 never
+           hits: LRU at the granularity of a layer, exact while the scan does not change, at most one layer too pessimistic
+           while it grows, and too optimistic by at most one scan after a release that brings it under L1. A page is
+           written to L3 when it is first evicted and keeps its home there (inclusive): evicting a clean page is free.
 
 The newest, partial block of a sequence is always near. `far` counts blocks per sequence; near ones are the others.
 Conservation: l1_used + l3_used = blocks of all sequences (split). Blocks are claimed when a request is admitted and placed

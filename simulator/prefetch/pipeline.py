@@ -71,9 +71,13 @@ class Carry:
     ready: list[float] = field(default_factory=list)  # when the transfer may start
     free: float = 0.0  # when the stream is free
 
-    def reveal(self, far: Sequence[int], page_time: float) -> int:
-        """For who knows the future: what was set in motion for this step's first layers is what they ask for. Its pages."""
-        self.right = [pages for pages, _ in zip(far, self.ready, strict=False)]
+    def reveal(self, far: Sequence[int], room: int, page_time: float) -> int:
+        """For who knows the future: what was set in motion for this step's first layers is what they ask for, as far as it
+        fits `room` pages of staging. Its pages."""
+        self.right = []
+        for pages, _ in zip(far, self.ready, strict=False):
+            self.right.append(min(pages, room))
+            room -= self.right[-1]
         self.wrong = [0] * len(self.right)
         self.left = [pages * page_time for pages in self.right]
         return sum(self.right)
@@ -123,8 +127,8 @@ def streamed(
     """Prefetch `window` layers ahead.
 
     `right[g]` (at most what the layer asks for), `wrong[g]` are the pages to issue for layer g of this step (g < layers)
-    and, where `wrap` is set, for layer g - layers of the next one. Entries for layers already issued by the carry are ignored. `issue_delay` is the
-    predictor's latency before a prefetch is issued. `carry` is read and replaced.
+    and, where `wrap` is set, for layer g - layers of the next one. Entries for layers already issued by the carry are
+    ignored. `issue_delay` is the predictor's latency before a prefetch is issued. `carry` is read and replaced.
     """
     layers = len(far)
     # every layer up to `last` is issued in this step, those of the carry were before it; layer 0 without carry never is

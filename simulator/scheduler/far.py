@@ -6,7 +6,8 @@ it. New blocks with a home in L3 are written back after the step that produced t
 step that would overflow L2 waits (`writeback`). Staging space for reads is what the backlog leaves of L2, at least one
 burst a rank.
 
-Not modelled: write-back of single pages as they fill up inside a step; latency that grows with load.
+Not modelled: write-back of single pages as they fill up inside a step; pages that are read while they wait in L2 for
+their write-back (they are read from L3); latency that grows with load.
 Events: none of its own.
 """
 
@@ -93,7 +94,7 @@ class FarMemory:
         room = int(self.room / geometry.layer_bytes)  # pages
         plan = self._plan(far, room, counts)
         if plan.window:
-            outcome = self._ahead(far, lost, compute, host, head, plan, counts)
+            outcome = self._ahead(far, lost, compute, host, head, room, plan, counts)
             staged = plan.staged
         else:
             self.cancel()
@@ -137,11 +138,12 @@ class FarMemory:
         return _Plan(window, most + waste + window * ahead, right, wrong)
 
     def _ahead(
-        self, far: list[int], lost: float, compute: list[float], host: float, head: float, plan: _Plan, counts: Counts
-    ) -> Outcome:
+        self, far: list[int], lost: float, compute: list[float], host: float, head: float, room: int, plan: _Plan,
+        counts: Counts,
+    ) -> Outcome:  # fmt: skip
         predictor, carry = self.predictor, self._carry
         if predictor.knows_the_future and carry.ready:
-            revealed = carry.reveal(far, self._page_time)
+            revealed = carry.reveal(far, room, self._page_time)
             counts.proposed += revealed
             counts.issued += revealed
             self.moved += revealed
