@@ -76,7 +76,9 @@ def run_scenario(scenario: Scenario, check: bool = False, progress: Progress | N
     recorder, geometry, makespan = simulation.recorder, simulation.geometry, measured.makespan
     held = _tiers(measured)
     tokens = int(steps.rows.sum())
-    board_use = max((s.utilization(makespan) for s in traffic.stages if s.name.startswith("pool.")), default=0.0)
+    observed = max(makespan, simulation.engine.clock)  # write-back goes on until the last arrival, even if it is rejected
+    use = {stage.name: stage.utilization(observed) for stage in traffic.stages}
+    board_use = max((share for name, share in use.items() if name.startswith("pool.")), default=0.0)
     power = energy(resolved, steps, makespan, board_use)
     hourly = usd_per_hour(resolved, power, makespan)
     busy = float(sum(steps.parts[part].sum() for part in ("compute", "hbm", "collective", "launch")))
@@ -97,8 +99,7 @@ def run_scenario(scenario: Scenario, check: bool = False, progress: Progress | N
         },
         "stall": summary.stall(columns),
         "tiers": summary.tiers(held, steps.duration, makespan),
-        "utilization": {"gpu": busy / makespan if makespan else 0.0}
-        | {stage.name: stage.utilization(makespan) for stage in traffic.stages},
+        "utilization": {"gpu": busy / makespan if makespan else 0.0} | use,
         "energy": summary.joules(power, tokens),
         "cost": summary.money(hourly, tokens, makespan, resolved.cost.as_of, resolved.cost.basis),
         "faults": [],

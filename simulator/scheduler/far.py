@@ -126,7 +126,7 @@ class FarMemory:
         if fit < 1 and room > most:  # a part of the next layer fits
             part, fit = min(1.0, (room - most) / (ahead + waste)), 1
             waste, ahead = int(waste * part), int(ahead * part)
-        window = max(0, min(window, fit))
+        window = max(0, min(window, fit)) if most <= room else 0
         if window:
             # issued in this step is all but what the carry holds; layer 0 without carry is asked for before anything is
             issued = slice(max(1, len(self._carry.ready)), layers + window)
