@@ -4,6 +4,9 @@
     result = simulate("scenarios/quickstart.yaml", set=["kv.l1=8 GiB"])
     result.summary["throughput"], result.requests            # a dict, a DataFrame
 
+    from simulator import step_model, steptime
+    steptime(step_model("h100-80gb-sxm", "llama-2-7b"), batch=32, context=2048)["step_s"]
+
 Everything is imported at its first use, so that `import simulator` costs next to nothing.
 """
 
@@ -16,9 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from simulator.experiments.run import RunResult as RunResult
+    from simulator.experiments.steptime import step_model as step_model
+    from simulator.experiments.steptime import step_seconds as step_seconds
+    from simulator.experiments.steptime import steptime as steptime
+    from simulator.hardware.gpu import StepModel as StepModel
     from simulator.scenario import Scenario as Scenario
 
-__all__ = ["RunResult", "Scenario", "__version__", "simulate"]
+__all__ = ["RunResult", "Scenario", "StepModel", "__version__", "simulate", "step_model", "step_seconds", "steptime"]
 __version__ = "0.1.0"
 
 
@@ -47,4 +54,12 @@ def __getattr__(name: str) -> Any:
         from simulator.experiments.run import RunResult
 
         return RunResult
+    if name == "StepModel":
+        from simulator.hardware.gpu import StepModel
+
+        return StepModel
+    if name in ("step_model", "step_seconds", "steptime"):
+        from simulator.experiments import steptime
+
+        return getattr(steptime, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -292,6 +292,56 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return table(rows)
 
 
+@app.command()
+def steptime(
+    gpu: Annotated[str, typer.Option(help="a GPU of the catalogue", show_default=False)],
+    model: Annotated[str, typer.Option(help="a model of the catalogue", show_default=False)],
+    tp: Annotated[int, typer.Option(min=1, help="tensor-parallel GPUs")] = 1,
+    batch: Annotated[
+        int | None, typer.Option(min=0, help="decodes; default: 1, or 0 with --prefill", show_default=False)
+    ] = None,
+    context: Annotated[int, typer.Option(min=1, help="tokens that each decode reads")] = 1024,
+    prefill: Annotated[int, typer.Option(min=0, help="prompt tokens in the step")] = 0,
+    past: Annotated[int, typer.Option(min=0, help="tokens of that prompt which are cached")] = 0,
+    json: Json = False,
+) -> None:
+    """GPU time of one step, operator by operator (no host overhead)."""
+    from simulator.experiments.steptime import step_model
+    from simulator.experiments.steptime import steptime as apart
+
+    decodes = batch if batch is not None else int(prefill == 0)
+    found = apart(step_model(gpu, model, tp), decodes, context, prefill, past)
+    if json:
+        _print(_json(found))
+    else:
+        from simulator.experiments.render import seconds
+
+        _print(_table(found["operators"]) + f"step {seconds(found['step_s'])}, bound by {found['bound']}\n")
+
+
+@app.command()
+def validate(
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="your measurements; default: those of the package", show_default=False),
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="the GPU of --data; default: h100-80gb-sxm", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Model against measurement: errors of step, product, all-reduce times and power."""
+    from analysis.validation.compare import DEFAULT_GPU, built_in, compare_file
+    from simulator.errors import InputError, Problem
+
+    if gpu and not data:
+        raise InputError(Problem("--gpu", "", "says what GPU the measurements of --data are of; there is no --data"))
+    rows = [compare_file(data, gpu or DEFAULT_GPU)] if data else built_in()
+    _print(_json({"rows": rows}) if json else _table([{key: _rounded(value) for key, value in row.items()} for row in rows]))
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 2) if isinstance(value, float) else value
+
+
 @trace_app.command()
 def stats(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="a trace, gzipped or not", show_default=False)],

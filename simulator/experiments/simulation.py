@@ -16,7 +16,7 @@ import simpy
 
 from simulator.kvcache.geometry import geometry
 from simulator.metrics.recorder import Recorder
-from simulator.metrics.steps import StepLaw, StepTimes
+from simulator.metrics.steps import StepLaw, StepTimes, shapes
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scheduler.engine import Engine
 from simulator.scheduler.far import FarMemory
@@ -72,18 +72,14 @@ class Simulation:
     def law(self) -> StepLaw:
         """The step model's times for every shape of step that occurred."""
         model, runs = self.engine.model, self.recorder.runs.arrays()
-        pairs = np.unique(np.stack([runs["decodes"] + runs["prefill"], runs["rows"]]), axis=1).T
-        shapes = {}
-        for tokens, rows in pairs.tolist():
-            layer, head = model.layer(tokens), model.head(rows)
-            shapes[tokens, rows] = StepTimes(
-                model.base(tokens, rows),
-                *(
-                    model.layers * getattr(layer, part) + getattr(head, part)
-                    for part in ("compute", "hbm", "collective", "launch")
-                ),
+        times = {}
+        for tokens, rows, kernels in shapes(runs)[0]:
+            layer, head = model.layer(tokens, kernels), model.head(rows)
+            compute, hbm, collective, launch = (
+                model.layers * getattr(layer, part) + getattr(head, part) for part in ("compute", "hbm", "collective", "launch")
             )
+            times[tokens, rows, kernels] = StepTimes(model.base(tokens, rows, kernels), compute, hbm, collective, launch)
         return StepLaw(
-            model.host, model.layers * model.attention_per_token, model.attention_is_compute, model.layers, shapes,
-            self.far.path.bound_kind if self.far else "link",
+            model.host, model.layers * model.attention_per_token, model.attention_is_compute, model.load(),
+            model.layers, times, self.far.path.bound_kind if self.far else "link",
         )  # fmt: skip

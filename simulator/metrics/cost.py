@@ -1,6 +1,7 @@
 """Energy and money of a run. Prices are inputs with a date; nothing here is measured but the time.
 
-    energy   GPU: idle + (state - idle) * busy share, the state being decode or prefill, busy what is not host or wait
+    energy   GPU: idle + (decode - idle) * HBM utilisation + (prefill - idle) * tensor-core utilisation, at most prefill,
+             for each step (`hardware/power.py`)
              board: idle + (active - idle) * utilisation of its busiest stage;  switch and host: constant
     purchase (sum of prices) / (years * utilisation) + energy * PUE * price of electricity
     rent     GPU rent (its power included), the pool as under purchase
@@ -36,9 +37,10 @@ class Energy:
 def energy(scenario: ScenarioResolved, steps: Steps, makespan: float, pool_utilization: float) -> Energy:
     """Energy over `makespan` seconds; `pool_utilization` is that of the busiest stage of the boards."""
     gpu, count, pool = scenario.gpus.gpu, scenario.gpus.count, scenario.pool
-    busy = steps.parts["compute"] + steps.parts["hbm"] + steps.parts["collective"] + steps.parts["launch"]
-    state = np.where(steps.prefill > 0, gpu.prefill_power, gpu.decode_power)
-    above_idle = float(np.dot(busy, state - gpu.idle_power))
+    streaming, computing = steps.load
+    most = gpu.prefill_power - gpu.idle_power
+    joules = (gpu.decode_power - gpu.idle_power) * streaming + most * computing
+    above_idle = float(np.minimum(joules, most * steps.duration).sum())
     boards = 0.0
     if pool:
         board = pool.board

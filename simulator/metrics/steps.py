@@ -29,7 +29,7 @@ PARTS = (
 
 @dataclass(frozen=True)
 class StepTimes:
-    """What the step model says of one kind of step: (seconds by part without attention), for a (tokens, rows) pair."""
+    """What the step model says of one kind of step, without the work of attention: seconds by part."""
 
     base: float
     compute: float
@@ -45,9 +45,19 @@ class StepLaw:
     host: float
     attention: float  # s per context token of decodes, all layers
     attention_is_compute: bool
+    load: dict[str, tuple[float, float]]  # (HBM s, tensor-core s) at full rate: per step, token, context, head, row
     layers: int
-    shapes: dict[tuple[int, int], StepTimes]  # (tokens, rows) -> times
+    shapes: dict[tuple[int, int, int], StepTimes]  # (tokens, rows, attention kernels) -> times
     stall_kind: str  # the part that exposed waits for far pages belong to
+
+
+def shapes(runs: dict[str, np.ndarray]) -> tuple[list[tuple[int, int, int]], Ints]:
+    """What the base time of a step depends on, (tokens, rows, attention kernels in each layer): those that occur, and which
+    of them each recorded run has."""
+    kernels = (runs["decodes"] > 0).astype(np.int64) + (runs["prefill"] > 0)
+    code = ((runs["decodes"] + runs["prefill"]) << 32) + (runs["rows"] << 2) + kernels  # one number sorts faster than three
+    unique, index = np.unique(code, return_inverse=True)
+    return [(one >> 32, (one >> 2) & (1 << 30) - 1, one & 3) for one in unique.tolist()], index
 
 
 class Steps:
@@ -64,8 +74,8 @@ class Steps:
         self.prefill: Ints = runs["prefill"][self.run]
         self.rows: Ints = runs["rows"][self.run]
         context = runs["context"][self.run] + self.decodes * within
-        shape, self._shape = np.unique(np.stack([runs["decodes"] + runs["prefill"], runs["rows"]]), axis=1, return_inverse=True)
-        self._times = [law.shapes[int(tokens), int(rows)] for tokens, rows in shape.T]
+        found, self._shape = shapes(runs)
+        self._times = [law.shapes[shape] for shape in found]
         base = self._column("base")
         extra = (runs["prefill_compute"] + runs["prefill_hbm"])[self.run]
         self.attention: Floats = law.attention * context
@@ -75,7 +85,7 @@ class Steps:
 
     def _column(self, name: str) -> Floats:
         values = np.array([getattr(times, name) for times in self._times])
-        return values[self._shape.ravel()[self.run]] if len(values) else np.zeros(0)
+        return values[self._shape[self.run]] if len(values) else np.zeros(0)
 
     @cached_property
     def end(self) -> Floats:
@@ -113,6 +123,17 @@ class Steps:
                 parts[name] = parts[name].copy()
                 parts[name][at] += self.far[column]
         return parts
+
+    @cached_property
+    def load(self) -> tuple[Floats, Floats]:
+        """(HBM seconds, tensor-core seconds) of each step, each at its full rate; prefill attention counts as it runs."""
+        law, tokens, head = self.law.load, self.decodes + self.prefill, self.rows > 0
+        streaming, computing = (
+            law["step"][kind] + law["token"][kind] * tokens + law["context"][kind] * self.context
+            + law["head"][kind] * head + law["row"][kind] * self.rows
+            for kind in (0, 1)
+        )  # fmt: skip
+        return streaming + self.runs["prefill_hbm"][self.run], computing + self.runs["prefill_compute"][self.run]
 
     @cached_property
     def until_run(self) -> dict[str, Floats]:

@@ -27,6 +27,7 @@ Flops = Annotated[float, Quantity("flops", above_zero=True)]
 Power = Annotated[float, Quantity("power")]
 Money = Annotated[float, Quantity("money")]
 Share = Annotated[float, Number(above=0, most=1)]
+ShareOrNone = Annotated[float, Number(least=0, most=1)]
 Positive = Annotated[float, Number(above=0)]
 Whole = Annotated[int, Count(1)]
 Label = Annotated[str, Text()]
@@ -116,19 +117,29 @@ class GpuPart(Part):
     memory: PositiveSize
     memory_bandwidth: Rate
     memory_latency: Time
-    gemm_flops_efficiency: Share
+    multiprocessors: Whole = Field(description="SMs")
+    gemm_flops_efficiency: Share = Field(description="full tiles on all SMs at full clocks")
+    gemm_sustained_efficiency: Share = Field(description="at the power limit")
     gemm_bandwidth_efficiency: Share
-    attention_flops_efficiency: Share
+    gemm_exposed: ShareOrNone = Field(description="of the shorter of compute and memory: what does not overlap")
+    elementwise_bandwidth_efficiency: Share
+    attention_flops_efficiency: Share = Field(description="prefill of whole prompts")
+    paged_attention_flops_efficiency: Share = Field(description="prefill of chunks over a past")
+    paged_attention_tile_efficiency: Share = Field(description="the same, a tile with little else beside it")
     attention_bandwidth_efficiency: Share
+    attention_sequence_bandwidth: Rate = Field(description="decode of one KV head of one sequence that is not split")
     launch: Time = Field(description="per kernel inside a replayed graph")
     all_reduce_latency: Time
     all_reduce_bandwidth: Rate = Field(description="bus bandwidth, nccl-tests convention")
+    all_reduce_switch: Size = Field(description="smaller messages use the low-latency protocol")
+    all_reduce_small_latency: Time
+    all_reduce_small_bandwidth: Rate
     staging_bandwidth: Rate = Field(description="writes of fetched pages into HBM")
     compress_rate: Rate = Field(description="codec kernel on the GPU, raw bytes")
     decompress_rate: Rate
     idle_power: Power
-    decode_power: Power
-    prefill_power: Power
+    decode_power: Power = Field(description="while weights stream at full rate")
+    prefill_power: Power = Field(description="while dense products run at the sustained rate; also the limit")
     price: Money
     rent: Annotated[float, Quantity("money_rate")]
     link: LinkPart = Field(description="the GPU's own port")

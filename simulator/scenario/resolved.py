@@ -73,19 +73,29 @@ class Gpu:
     memory: float  # bytes
     memory_bandwidth: float  # peak, bytes/s
     memory_latency: float  # s, one dependent HBM access
-    gemm_flops_efficiency: float
+    multiprocessors: int  # SMs
+    gemm_flops_efficiency: float  # full tiles on all SMs at full clocks
+    gemm_sustained_efficiency: float  # at the power limit
     gemm_bandwidth_efficiency: float
-    attention_flops_efficiency: float
+    gemm_exposed: float  # share of the shorter of compute and memory that does not overlap
+    elementwise_bandwidth_efficiency: float
+    attention_flops_efficiency: float  # prefill of whole prompts
+    paged_attention_flops_efficiency: float  # prefill of chunks over a paged past
+    paged_attention_tile_efficiency: float  # the same, one tile with an SM and little else for itself
     attention_bandwidth_efficiency: float
+    attention_sequence_bandwidth: float  # bytes/s: one KV head of one sequence in a decode kernel that does not split it
     launch: float  # s per kernel inside a replayed graph
     all_reduce_latency: float  # s per all-reduce at this degree of tensor parallelism
     all_reduce_bandwidth: float  # bus bandwidth, bytes/s (nccl-tests convention)
+    all_reduce_switch: float  # bytes: smaller messages use the low-latency protocol
+    all_reduce_small_latency: float  # s
+    all_reduce_small_bandwidth: float  # bus bandwidth, bytes/s
     staging_bandwidth: float  # writes of fetched pages into HBM, bytes/s
     compress_rate: float  # codec kernels on the GPU, raw bytes/s
     decompress_rate: float  # raw bytes/s
     idle_power: float  # W
-    decode_power: float  # W while a step without prefill tokens runs
-    prefill_power: float  # W while a step with prefill tokens runs
+    decode_power: float  # W while weights stream at full rate
+    prefill_power: float  # W while dense products run at the sustained rate; also the limit
     price: float  # USD
     rent: float  # USD per hour
     link: Link  # the GPU's own port

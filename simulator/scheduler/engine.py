@@ -130,28 +130,28 @@ class Engine(Replica):
         pieces = self._pieces(spec.token_budget - decoding)
         if not decoding and not pieces:
             return  # everything was preempted
-        tokens, complete = 0, []
-        compute = memory = 0.0
-        for request, take in pieces:
-            done = self._done[request]
-            attention = model.prefill_attention(take, done)
-            compute += attention.compute_s if attention.compute_s > attention.memory_s else 0.0
-            memory += 0.0 if attention.compute_s > attention.memory_s else attention.memory_s
-            tokens += take
-            if done + take == self._target[request]:
-                complete.append(request)
+        tokens = sum([take for _, take in pieces])
+        complete = [request for request, take in pieces if self._done[request] + take == self._target[request]]
+        attentions, compute, memory = int(decoding > 0), 0.0, 0.0
+        if pieces:
+            attentions += 1
+            attention = model.prefill_attention([(take, self._done[request]) for request, take in pieces])
+            if attention.bound == "compute":
+                compute = attention.time
+            else:
+                memory = attention.time
         rows, now, layers = decoding + len(complete), self.clock, model.layers
         context = self._context_read() if decoding else 0
         reads = self._far_reads(pieces, produced) if self.far is not None else (0, 0)
         produced += self._place(pieces)
-        duration = model.base(decoding + tokens, rows) + self._token_time * context + layers * (compute + memory)
+        duration = model.base(decoding + tokens, rows, attentions) + self._token_time * context + layers * (compute + memory)
         self.recorder.runs.append(
             (now, 1, decoding, context, tokens, rows, layers * compute, layers * memory, self.residency.l3_used)
         )
         if self._waiting and decoding:
             self._first_decodes(run, now)
         if self.far is not None:
-            layer = model.layer(decoding + tokens).total + model.attention_per_token * context + (compute + memory)
+            layer = model.layer(decoding + tokens, attentions).total + model.attention_per_token * context + (compute + memory)
             duration = self._far_step(run, reads, produced, layer, rows, duration)
         self.clock = now + duration
         self.steps += 1

@@ -1,6 +1,7 @@
 """One request alone: every step worked out from the operator formulas, without the simulator's own step model.
 
-The formulas are those of `simulator/hardware/gpu.py`, written down again here from the resolved numbers of the catalogue.
+The formulas are those of `simulator/hardware/gpu.py` and the modules it names, written down again here from the resolved
+numbers of the catalogue.
 Tolerance 1e-9 relative: the same real numbers, summed in another order.
 """
 
@@ -14,7 +15,7 @@ import pytest
 
 from simulator.experiments.simulation import Simulation
 from simulator.scenario import Scenario
-from simulator.scenario.resolved import ScenarioResolved
+from simulator.scenario.resolved import Gpu, ScenarioResolved
 from tests.properties.small import BLOCK, LAYERS, MODEL, requests
 
 CLOSE = 1e-9
@@ -45,24 +46,70 @@ def durations(scenario: ScenarioResolved, prompt: int, output: int) -> np.ndarra
 
 
 def matrix(s: ScenarioResolved, rows: float, columns: float, inner: float) -> float:
-    """Seconds of a product (rows x inner) by (inner x columns) in bf16: weights once, activations in and out."""
+    """Seconds of a product (rows x inner) by (inner x columns) in bf16: weights once, activations in and out.
+
+    Outputs are computed 64 x 64 at a time on every SM, in waves that come in halves because K may be split in two; the
+    power limit is on what is needed, not on what the tiles waste.
+    """
     gpu = s.gpus.gpu
-    compute = 2 * rows * columns * inner / (gpu.gemm_flops_efficiency * gpu.peak_flops)
+    tiles = ceil(rows / 64) * ceil(columns / 64)
+    waves = ceil(2 * tiles / gpu.multiprocessors) / 2
+    tiled = waves * gpu.multiprocessors * 64 * 64 * 2 * inner / (gpu.gemm_flops_efficiency * gpu.peak_flops)
+    limited = 2 * rows * columns * inner / (gpu.gemm_sustained_efficiency * gpu.peak_flops)
     moved = columns * inner * s.model.weight_bytes + 2 * rows * inner + 2 * rows * columns
-    return max(compute, moved / (gpu.gemm_bandwidth_efficiency * gpu.memory_bandwidth))
+    return together(gpu, max(tiled, limited), moved / (gpu.gemm_bandwidth_efficiency * gpu.memory_bandwidth))
 
 
-def attention(s: ScenarioResolved, pairs: float, context: float) -> float:
-    """Seconds of attention in one layer: `pairs` of query and key, `context` tokens of K and V read."""
+def together(gpu: Gpu, compute: float, memory: float) -> float:
+    """The longer one, and the part of the shorter one that does not hide behind it."""
+    if compute > memory:
+        return compute + gpu.gemm_exposed * memory
+    return memory + gpu.gemm_exposed * compute
+
+
+def kv_seconds(s: ScenarioResolved, context: float) -> float:
+    """Seconds to read K and V of `context` tokens in one layer."""
+    gpu, model = s.gpus.gpu, s.model
+    read = 2 * ceil(model.kv_heads / s.gpus.tensor_parallel) * model.head_dim * model.kv_bytes * context
+    return read / (gpu.attention_bandwidth_efficiency * gpu.memory_bandwidth)
+
+
+def attention(s: ScenarioResolved, context: float) -> float:
+    """Seconds of decode attention in one layer: a query row against `context` keys, which are read."""
+    gpu, model = s.gpus.gpu, s.model
+    flops = 4 * model.heads / s.gpus.tensor_parallel * model.head_dim * context
+    return max(flops / (gpu.attention_flops_efficiency * gpu.peak_flops), kv_seconds(s, context))
+
+
+def prompt_attention(s: ScenarioResolved, tokens: int, past: int) -> float:
+    """Seconds of attention in one layer of `tokens` of a prompt after `past`: tiles of 128 query rows, counted one by one.
+
+    A tile computes all its rows against every key up to its own last one. The kernel for a paged past splits no tile over
+    SMs: it takes at least as long as its last tile on one SM.
+    """
     gpu, model, ranks = s.gpus.gpu, s.model, s.gpus.tensor_parallel
-    kv_heads = ceil(model.kv_heads / ranks)
-    compute = 4 * model.heads / ranks * model.head_dim * pairs / (gpu.attention_flops_efficiency * gpu.peak_flops)
-    read = 2 * kv_heads * model.head_dim * model.kv_bytes * context
-    return max(compute, read / (gpu.attention_bandwidth_efficiency * gpu.memory_bandwidth))
+    tiles = [128 * (past + min(first + 128, tokens)) for first in range(0, tokens, 128)]  # pairs of query and key
+    pair = 4 * model.head_dim
+    if past == 0:
+        compute = pair * sum(tiles) * model.heads / ranks / (gpu.attention_flops_efficiency * gpu.peak_flops)
+    else:
+        all_of_them = pair * sum(tiles) * model.heads / ranks / (gpu.paged_attention_flops_efficiency * gpu.peak_flops)
+        one_sm = gpu.peak_flops / gpu.multiprocessors
+        compute = max(all_of_them, pair * tiles[-1] / (gpu.paged_attention_tile_efficiency * one_sm))
+    return max(compute, kv_seconds(s, past + tokens))
 
 
-def layer(s: ScenarioResolved, tokens: int) -> float:
-    """Seconds of one layer without attention."""
+def all_reduce(s: ScenarioResolved, tokens: int) -> float:
+    """Seconds of one all-reduce of bf16 hidden states: the low-latency protocol below the switch, the other from there on."""
+    gpu, ranks, message = s.gpus.gpu, s.gpus.tensor_parallel, 2 * tokens * s.model.hidden
+    on_the_bus = 2 * (ranks - 1) / ranks * message
+    if message < gpu.all_reduce_switch:
+        return gpu.all_reduce_small_latency + on_the_bus / gpu.all_reduce_small_bandwidth
+    return gpu.all_reduce_latency + on_the_bus / gpu.all_reduce_bandwidth
+
+
+def layer(s: ScenarioResolved, tokens: int, kernels: int = 9) -> float:
+    """Seconds of one layer without the work of attention; 8 kernels and one of attention, or two in a mixed step."""
     gpu, model, ranks = s.gpus.gpu, s.model, s.gpus.tensor_parallel
     hidden, query = model.hidden, model.heads * model.head_dim / ranks
     qkv, inner = query + 2 * ceil(model.kv_heads / ranks) * model.head_dim, model.intermediate / ranks
@@ -70,25 +117,23 @@ def layer(s: ScenarioResolved, tokens: int) -> float:
     streamed = 2 * tokens * (8 * hidden + 2 * qkv + up + inner)
     time = matrix(s, tokens, qkv, hidden) + matrix(s, tokens, hidden, query)
     time += matrix(s, tokens, up, hidden) + matrix(s, tokens, hidden, inner)
-    time += streamed / (gpu.attention_bandwidth_efficiency * gpu.memory_bandwidth)
+    time += streamed / (gpu.elementwise_bandwidth_efficiency * gpu.memory_bandwidth)
     if ranks > 1:
-        reduced = 2 * (ranks - 1) / ranks * 2 * tokens * hidden / gpu.all_reduce_bandwidth
-        time += 2 * (gpu.all_reduce_latency + reduced)
-    return time + 9 * gpu.launch
+        time += 2 * all_reduce(s, tokens)
+    return time + kernels * gpu.launch
 
 
-def head(s: ScenarioResolved) -> float:
-    """Seconds of the LM head for one token."""
-    return matrix(s, 1, s.model.vocab / s.gpus.tensor_parallel, s.model.hidden) + 4 * s.gpus.gpu.launch
+def head(s: ScenarioResolved, rows: int = 1) -> float:
+    """Seconds of final norm, LM head, sampling and token gather: four kernels, the product for the rows that emit."""
+    return matrix(s, rows, s.model.vocab / s.gpus.tensor_parallel, s.model.hidden) + 4 * s.gpus.gpu.launch
 
 
 def prefill(s: ScenarioResolved, tokens: int, past: int, last: bool) -> float:
-    pairs = tokens * past + tokens * (tokens + 1) / 2
-    return HOST + s.model.layers * (layer(s, tokens) + attention(s, pairs, past + tokens)) + (head(s) if last else 0.0)
+    return HOST + s.model.layers * (layer(s, tokens) + prompt_attention(s, tokens, past)) + (head(s) if last else 0.0)
 
 
 def decode(s: ScenarioResolved, context: int) -> float:
-    return HOST + s.model.layers * (layer(s, 1) + attention(s, context, context)) + head(s)
+    return HOST + s.model.layers * (layer(s, 1) + attention(s, context)) + head(s)
 
 
 H100 = {"gpus": {"type": "h100-80gb-sxm"}}
@@ -104,6 +149,7 @@ A100X4 = {"gpus": {"type": "a100-80gb-sxm", "count": 4}}
         pytest.param(H100, "llama-3.1-8b", 1, id="one token"),
         pytest.param(H100, "opt-13b", 300, id="MLP without gate, multi-head attention"),
         pytest.param(A100X8, "llama-3.1-70b", 700, id="eight ranks"),
+        pytest.param(A100X8, "llama-3.1-70b", 1500, id="eight ranks, a prompt for the second protocol of all-reduce"),
         pytest.param(A100X4, {"type": "llama-3.1-8b", "kv_heads": 2}, 100, id="two ranks per KV head"),
     ],
 )
@@ -111,7 +157,8 @@ def test_every_step_of_one_request(cluster: dict[str, Any], model: Any, prompt: 
     """TTFT and 40 decode steps; 41 tokens take 1 + 40 steps, the k-th decode reads prompt + k tokens.
 
     Would catch: a decode context off by one, a missing operator, all-reduces missing or counted once a layer, the head
-    computed for all prompt tokens, KV of copies split over too many ranks, host overhead per token.
+    computed for all prompt tokens, KV of copies split over too many ranks, host overhead per token, tiles or waves not
+    rounded up, the power limit on top of their waste, operators whose shorter side hides entirely.
     """
     s = load(cluster, model)
     expected = [prefill(s, prompt, 0, True)] + [decode(s, prompt + step) for step in range(1, 41)]
@@ -119,15 +166,19 @@ def test_every_step_of_one_request(cluster: dict[str, Any], model: Any, prompt: 
 
 
 def test_all_reduce_term():
-    """Would catch: an all-reduce that does not grow with the tokens, or has the wrong convention for its bandwidth:
-    the difference to a run with free collectives is 2 a layer of alpha + 2 (t-1)/t bytes / bus bandwidth, by numbers.
+    """Would catch: an all-reduce that does not grow with the tokens, or has the wrong convention for its bandwidth, or the
+    protocols swapped (the message of the prompt is just large enough for the second one): the difference to a run with free
+    collectives is 2 a layer of alpha + 2 (t-1)/t bytes / bus bandwidth, by numbers.
     """
-    free = load({"gpus": {**A100X8["gpus"], "all_reduce_latency": "0 s", "all_reduce_bandwidth": "inf"}}, "llama-3.1-70b")
-    with_it = load(
-        {"gpus": {**A100X8["gpus"], "all_reduce_latency": "40 us", "all_reduce_bandwidth": "200 GB/s"}}, "llama-3.1-70b"
-    )
+    nothing = {"all_reduce_latency": "0 s", "all_reduce_bandwidth": "inf"}
+    nothing |= {"all_reduce_small_latency": "0 s", "all_reduce_small_bandwidth": "inf"}
+    large = {"all_reduce_latency": "40 us", "all_reduce_bandwidth": "200 GB/s"}
+    small = {"all_reduce_small_latency": "10 us", "all_reduce_small_bandwidth": "50 GB/s"}
+    switch = {"all_reduce_switch": f"{512 * 8192 * 2} B"}
+    free = load({"gpus": {**A100X8["gpus"], **nothing}}, "llama-3.1-70b")
+    with_it = load({"gpus": {**A100X8["gpus"], **large, **small, **switch}}, "llama-3.1-70b")
     extra = durations(with_it, 512, 3) - durations(free, 512, 3)
-    one = [40e-6 + 1.75 * tokens * 8192 * 2 / 200e9 for tokens in (512, 1, 1)]
+    one = [40e-6 + 1.75 * 512 * 8192 * 2 / 200e9] + 2 * [10e-6 + 1.75 * 8192 * 2 / 50e9]
     np.testing.assert_allclose(extra, [80 * 2 * seconds for seconds in one], rtol=1e-6)
 
 
@@ -139,13 +190,35 @@ def test_chunked_prefill_of_one_request(budget: int, chunk: int | None, pieces: 
     """A prompt of 1,300 tokens in pieces: each attends to what came before it, only the last one emits.
 
     Would catch: pieces that forget their past, a head computed for each of them, a first token after the first piece, the
-    smaller of chunk and budget not taken.
+    smaller of chunk and budget not taken, the first piece computed by the paged kernel or a later one by the other, short
+    pieces that spread over SMs they cannot use.
     """
     steps = {"token_budget": f"{budget} tokens"} | ({"prefill_chunk": f"{chunk} tokens"} if chunk else {})
     s = load(H100, scheduler=steps)
     past = np.cumsum([0, *pieces]).tolist()
     expected = [prefill(s, piece, before, after == sum(pieces)) for piece, before, after in zip(pieces, past, past[1:])]
     np.testing.assert_allclose(durations(s, sum(pieces), 2), [*expected, decode(s, sum(pieces) + 1)], rtol=CLOSE)
+
+
+def test_a_prompt_beside_a_decode():
+    """The one place with two requests: 400 prompt tokens, then 700 that share the steps of its decodes, budget 512.
+
+    Steps: 400; 1 decode + 511; 1 decode + 189 after 511, which emits; then two decodes, and one by itself.
+    Would catch: one attention kernel launched for both kinds, the budget not shared, products priced for decodes and
+    prompts apart, the head computed for one of two rows, a decode in the prompt's attention.
+    """
+    s = load(H100, scheduler={"token_budget": "512 tokens"})
+    simulation = Simulation(s, requests([(0.0, 400, 4), (1e-6, 700, 3)]), coalesce=False)
+    simulation.run()
+    starts = simulation.recorder.runs.arrays()["start"]
+
+    def mixed(context: int, tokens: int, past: int, rows: int) -> float:
+        one = layer(s, 1 + tokens, kernels=10) + attention(s, context) + prompt_attention(s, tokens, past)
+        return HOST + s.model.layers * one + head(s, rows)
+
+    two = HOST + s.model.layers * (layer(s, 2) + attention(s, 403 + 701)) + head(s, 2)
+    expected = [prefill(s, 400, 0, True), mixed(401, 511, 0, 1), mixed(402, 189, 511, 2), two, decode(s, 702)]
+    np.testing.assert_allclose(np.diff([*starts, simulation.engine.clock]), expected, rtol=CLOSE)
 
 
 # --- far memory: the small model, half of its KV or more behind a link ---------------------------------------------------
@@ -232,7 +305,7 @@ def test_next_layer_prefetch_overlaps_with_compute():
     the host overhead, prefetched pages ahead of demanded ones.
     """
     s = far(predictor="next_layer", depth=1)
-    compute, transfer = layer(s, 1) + attention(s, 151, 151), 9 * PAGE / 5e9
+    compute, transfer = layer(s, 1) + attention(s, 151), 9 * PAGE / 5e9
     asked = HOST
     link_free = asked + waiting(9)
     end = link_free + compute

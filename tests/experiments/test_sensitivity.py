@@ -56,10 +56,15 @@ RESAMPLED = (
     {"model.max_context": "8192 tokens"} | NEAR | {"workload.synthetic": SYNTHETIC | {"input": RECORDED, "output": RECORDED}}
 )
 FULL_HBM = NEAR | {"cluster.gpus": {"type": "a100-80gb-sxm", "memory": "3 GB"}}  # little is left: capacity binds, or shows
+LARGE = FAR | {"cluster.gpus": FAR["cluster.gpus"] | {"all_reduce_switch": "1 B"}}  # every message is a large one
 WINDOW = TRACE | {"workload.trace.limit": "none", "workload.trace.end": "12 s"}
 
 # field -> (world, other value)
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
+    "cluster.gpus.all_reduce_switch": (FAR, "1 B"),
+    "cluster.gpus.all_reduce_latency": (LARGE, None),
+    "cluster.gpus.all_reduce_bandwidth": (LARGE, None),
+    "cluster.gpus.paged_attention_flops_efficiency": (FAR, 0.001),
     "seed": (FAR, 2),
     "name": (NEAR, "other"),
     "model.type": (NEAR | {"model": "llama-3.1-8b"}, "llama-2-7b"),
@@ -136,6 +141,7 @@ for side in ("input", "output"):
 LABEL = "a label: it says what the values are, which are tested one by one"
 ONE_VALUE = "one accepted value says what is modelled; every other one is refused"
 EXEMPT = {
+    "cluster.gpus.attention_sequence_bandwidth": "of kernels that do not split sequences: `step_seconds` and `validate` only",
     **dict.fromkeys(("model.name", "cluster.gpus.name", "cluster.gpus.link.name", "cluster.kv_pool.board.name"), LABEL),
     **dict.fromkeys(("cluster.kv_pool.link.name", "cluster.kv_pool.switch.name", "kv.codec.name", "kv.system"), LABEL),
     **dict.fromkeys(("kv.layout.kind", "kv.retention.kind", "kv.topology.kind", "kv.sharing.kind", "kv.loop.kind"), ONE_VALUE),

@@ -31,29 +31,47 @@ def seconds(result: RunResult) -> float:
     return elapsed
 
 
-def busy(result: RunResult) -> tuple[float, float]:
-    """Seconds of decode and of prefill work; each request's first token comes of its own prompt here."""
-    columns = result.columns
-    work = ("compute_s", "hbm_s", "collective_s", "launch_s")
-    prefill = sum(float(columns[f"ttft_{part}"][0] + columns[f"ttft_{part}"][2]) for part in work)
-    decode = sum(float(columns[part][1] - columns[f"ttft_{part}"][1]) for part in work)
-    return decode, prefill
-
-
 def test_energy_of_gpus_alone():
-    """Idle power all the time, the rest while computing, by state; the host all the time. Joules.
+    """Idle power all the time; the rest by what the steps move and compute, at their full rates; the host all the time. J.
 
-    Would catch: prefill at decode power, power of the idle half second missing, a part counted per request.
+    Steps: one with both prompts, 10 with two decodes, 10 with one, one with the prompt of the last request: 22 with a head
+    each, 90 + 30 tokens, 33 rows that emit; the k-th decode reads prompt + k tokens. Attention of prompts is bound by
+    compute and counts the seconds it runs: each of these prompts is one tile of 128 rows.
+    Would catch: prefill at decode power, power of the idle half second missing, a part counted per request, waits of
+    launches and the host above idle power, activations or weights left out.
     """
-    result = served(PRICES, ROWS)
-    decode, prefill = busy(result)
-    gpu = 100 * seconds(result) + (200 - 100) * decode + (400 - 100) * prefill
+    rates = {
+        "memory_bandwidth": "2000 GB/s", "gemm_bandwidth_efficiency": 0.8, "peak_flops": "300 TFLOP/s",
+        "gemm_sustained_efficiency": 0.5, "attention_flops_efficiency": 0.6,
+    }  # fmt: skip
+    result = served(PRICES | {f"cluster.gpus.{name}": value for name, value in rates.items()}, ROWS)
+    layers, steps, tokens, rows, context = 4, 22, 90 + 30, 33, sum(range(41, 51)) + sum(range(31, 51))
+    weights = 512 * 256 + 256 * 256 + 1024 * 256 + 256 * 512  # QKV, output projection, gate and up, down
+    products = (512 + 256) + (256 + 256) + (1024 + 256) + (256 + 512)  # activations in and out, elements
+    element_wise = 8 * 256 + 2 * 512 + 3 * 512
+    layer_bytes = 2 * weights * steps + 2 * (products + element_wise) * tokens + 512 * context
+    head_bytes = 2 * 1000 * 256 * steps + 2 * (1000 + 256) * rows
+    flops = layers * (2 * weights * tokens + 4 * 256 * context) + 2 * 1000 * 256 * rows
+    prompts = layers * 4 * 256 * 128 * (40 + 30 + 20) / (0.6 * 300e12)
+    streaming, computing = (layers * layer_bytes + head_bytes) / 1600e9, flops / 150e12 + prompts
+    gpu = 100 * seconds(result) + (200 - 100) * streaming + (400 - 100) * computing
     host = 500 * seconds(result)
     energy = result.summary["energy"]
     assert energy["gpu_j"] == pytest.approx(gpu, rel=1e-9)
     assert energy["host_j"] == pytest.approx(host, rel=1e-12)
     assert energy["pool_j"] == 0.0
     assert energy["joules_per_output_token"] == pytest.approx((gpu + host) / 33, rel=1e-9)
+
+
+def test_a_step_draws_no_more_than_the_limit():
+    """Streaming at 10 MW would exceed it in every step: 400 W while a step lasts, 100 W between them. Joules.
+
+    Would catch: no limit, one on the mean of the run (the idle half second would be heated too), idle power added to it.
+    """
+    result = served(PRICES | {"cluster.gpus.decode_power": "10000000 W"}, ROWS)
+    columns = result.columns
+    stepping = float(columns["finished_s"][1] - columns["arrival_s"][1] + columns["finished_s"][2] - columns["arrival_s"][2])
+    assert result.summary["energy"]["gpu_j"] == pytest.approx(100 * seconds(result) + 300 * stepping, rel=1e-9)
 
 
 def test_purchase_of_gpus_alone():

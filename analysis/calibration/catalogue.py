@@ -1,0 +1,41 @@
+"""Writing fitted values into a catalogue file: the cells of the named fields are replaced, all else stays as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import wrap
+
+WIDTH = 112
+
+
+@dataclass(frozen=True)
+class Fitted:
+    field: str
+    value: float | str | dict[int, str]
+    evidence: str
+    source: str
+
+
+def write(path: Path, fitted: Sequence[Fitted]) -> None:
+    """Replace the cells in place; KeyError if the file has no such field."""
+    text = path.read_text(encoding="utf-8")
+    for one in fitted:
+        pattern = re.compile(rf"^  {one.field}:\n(?:    .*\n)+", re.MULTILINE)
+        if not pattern.search(text):
+            raise KeyError(one.field)
+        text = pattern.sub(lambda _, one=one: cell(one), text, count=1)  # type: ignore[misc]
+    path.write_text(text, encoding="utf-8")
+
+
+def cell(one: Fitted) -> str:
+    """The YAML of one field."""
+    if isinstance(one.value, dict):
+        value = "{" + ", ".join(f'{key}: "{item}"' for key, item in one.value.items()) + "}"
+    else:
+        value = f'"{one.value}"' if isinstance(one.value, str) else f"{one.value:g}"
+    lines = wrap(one.source, WIDTH, break_on_hyphens=False, break_long_words=False)
+    folded = "    source: >-\n" + "".join(f"      {line}\n" for line in lines)
+    return f"  {one.field}:\n    value: {value}\n    evidence: {one.evidence}\n{folded}"

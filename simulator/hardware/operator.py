@@ -1,0 +1,52 @@
+"""An operator of a step: its work on one rank, and the time the roofline gives it.
+
+    time = max(compute, memory) + exposed * min(compute, memory)
+
+`exposed` is the share of the shorter side that does not hide behind the longer one (prologue and epilogue of the tiles:
+near the knee a matrix product reaches neither roof); 0 is the plain roofline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Operator:
+    """FLOPs and bytes are those the algorithm needs; the seconds contain what the kernel wastes."""
+
+    name: str
+    flops: float
+    bytes: float
+    compute_s: float
+    memory_s: float
+    exposed: float = 0.0
+
+    @property
+    def time(self) -> float:
+        longer, shorter = max(self.compute_s, self.memory_s), min(self.compute_s, self.memory_s)
+        return longer + self.exposed * shorter
+
+    @property
+    def bound(self) -> str:
+        return "compute" if self.compute_s > self.memory_s else "hbm"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Seconds of a step by what bounds them."""
+
+    compute: float
+    hbm: float
+    collective: float
+    launch: float
+
+    @property
+    def total(self) -> float:
+        return self.compute + self.hbm + self.collective + self.launch
+
+
+def add_up(operators: list[Operator], collective: float, launch: float) -> Parts:
+    compute = sum(op.time for op in operators if op.bound == "compute")
+    memory = sum(op.time for op in operators if op.bound == "hbm")
+    return Parts(compute, memory, collective, launch)
