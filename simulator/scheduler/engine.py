@@ -227,7 +227,7 @@ class Engine(Replica):
         """(far blocks, all blocks) that the step reads: what the decodes select, and the past of the prompt pieces. Of the
         decodes' far blocks `leaving` go to L3 in this step and are still read from HBM."""
         batch = self.batch
-        far, blocks = self._far_decoding - leaving, batch.blocks + len(batch.starting())
+        far, blocks = max(0, self._far_decoding - leaving), batch.blocks + len(batch.starting())
         if not self.policy.dense and blocks:
             share = self._context_read() / batch.context
             far, blocks = round(far * share), round(blocks * share)
