@@ -4,6 +4,6 @@
 """
 
 from simulator.catalog.fields import FIELDS
-from simulator.catalog.loader import Entry, UnknownName, kinds, load, names
+from simulator.catalog.loader import Entry, UnknownName, at_degree, kinds, load, names
 
-__all__ = ["FIELDS", "Entry", "UnknownName", "kinds", "load", "names"]
+__all__ = ["FIELDS", "Entry", "UnknownName", "at_degree", "kinds", "load", "names"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Any
 
 import yaml
 
@@ -55,12 +56,21 @@ def load(kind: str, name: str) -> Entry:
         near = did_you_mean(name.strip().casefold().replace("_", "-").replace(" ", "-"), valid)
         listing = f"`speckvsim catalog {kind}` lists all {len(valid)}"
         raise UnknownName(f"'{name}' is not a known {_SINGULAR[kind]}", "   ".join(filter(None, (near, listing))))
-    document = yaml.safe_load(_folder(kind).joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+    document = yaml.load(_folder(kind).joinpath(f"{name}.yaml").read_text(encoding="utf-8"), _LOADER)
     cells = document["values"]
     values = {field: cell["value"] for field, cell in cells.items()}
     sources = {field: f"{cell['evidence']}; {cell['source']}" for field, cell in cells.items()}
     return Entry(kind, name, document["title"], values, sources)
 
+
+def at_degree(table: dict[Any, Any], ranks: int) -> tuple[Any, int]:
+    """The entry of a table over GPU counts that serves `ranks`, and its count: the next larger one, else the largest."""
+    by_count = {int(count): value for count, value in table.items()}
+    count = min((count for count in by_count if count >= ranks), default=max(by_count))
+    return by_count[count], count
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same documents, ten times as fast where libyaml is there
 
 _SINGULAR = {
     "boards": "board", "codecs": "codec", "engines": "engine", "gpus": "GPU", "kv_systems": "KV system",

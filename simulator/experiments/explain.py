@@ -22,7 +22,7 @@ from simulator import catalog
 from simulator.hardware.gpu import StepModel
 from simulator.hardware.pool import FarPath, Path, far_path
 from simulator.kvcache.geometry import Geometry, geometry
-from simulator.scenario.capacity import hbm_left, kv_copies
+from simulator.scenario.capacity import kv_copies
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scenario.scenario import Scenario
 from simulator.workload.requests import Requests
@@ -87,13 +87,13 @@ def _load(work: Requests, scenario: ScenarioResolved) -> dict[str, Any]:
 def _capacity(scenario: ScenarioResolved, sizes: Geometry) -> dict[str, Any]:
     gpus, model = scenario.gpus, scenario.model
     token = sizes.block_bytes / sizes.block_tokens
-    tiers = {"l1": (_l1_bytes(scenario, sizes), sizes.l1_blocks)}
+    tiers = {"l1": (scenario.l1_per_gpu * sizes.ranks, sizes.l1_blocks)}
     if scenario.pool is not None:
         tiers["l2"] = (sizes.l2_bytes, int(sizes.l2_bytes // sizes.block_bytes))
         tiers["l3"] = (sizes.l3_bytes, sizes.l3_blocks)
     return {
         "weights_bytes_per_gpu": model.parameters * model.weight_bytes / gpus.tensor_parallel,
-        "hbm_left_bytes_per_gpu": hbm_left(scenario),
+        "hbm_left_bytes_per_gpu": scenario.hbm_left,
         "kv_bytes_per_token": token,
         "kv_bytes_per_token_one_copy": model.kv_bytes_per_token,
         "kv_copies": kv_copies(scenario),
@@ -104,11 +104,6 @@ def _capacity(scenario: ScenarioResolved, sizes: Geometry) -> dict[str, Any]:
             for name, (size, blocks) in tiers.items()
         },
     }
-
-
-def _l1_bytes(scenario: ScenarioResolved, sizes: Geometry) -> float:
-    kv = scenario.kv
-    return (hbm_left(scenario) - kv.l2 if kv.l1 is None else kv.l1) * sizes.ranks
 
 
 def _path(far: FarPath, direction: str) -> dict[str, Any]:
@@ -141,7 +136,7 @@ def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, wo
     batch = min(float(scenario.scheduler.max_batch), max(1.0, stored // context))
     steps = StepModel(model, scenario.gpus, scenario.scheduler.host_overhead)
     token = sizes.block_bytes / sizes.block_tokens
-    moved = steps.weights_per_rank + batch * read * token / ranks
+    moved = scenario.weights_per_gpu + batch * read * token / ranks
     pairs = 4.0 * model.heads * model.head_dim * model.layers  # FLOPs per (query, key) pair
     flops = 2.0 * model.parameters * batch + pairs * batch * read
     far_tokens = max(0.0, batch * read - sizes.l1_blocks * sizes.block_tokens - sizes.l2_bytes / token)

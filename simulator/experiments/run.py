@@ -19,8 +19,8 @@ from simulator.metrics import invariants, summary
 from simulator.metrics.cost import energy, usd_per_hour
 from simulator.metrics.occupancy import blocks_by_step
 from simulator.metrics.requests import request_columns, token_gaps
-from simulator.metrics.steps import Steps
-from simulator.metrics.timeseries import WAITS, timeseries
+from simulator.metrics.steps import WAITS, WORK, Steps
+from simulator.metrics.timeseries import timeseries
 from simulator.metrics.traffic import StageUse, Traffic
 from simulator.scenario.resolved import Prefetch, ScenarioResolved
 from simulator.workload.synthetic import build
@@ -81,7 +81,7 @@ def run_scenario(scenario: Scenario, check: bool = False, progress: Progress | N
     board_use = max((share for name, share in use.items() if name.startswith("pool.")), default=0.0)
     power = energy(resolved, steps, makespan, board_use)
     hourly = usd_per_hour(resolved, power, makespan)
-    busy = float(sum(steps.parts[part].sum() for part in ("compute", "hbm", "collective", "launch")))
+    busy = float(sum(steps.parts[part].sum() for part in WORK))
     near = int(steps.far["near"].sum())
     stored = traffic.sent_bytes
     result: dict[str, Any] = {

@@ -16,7 +16,7 @@ import simpy
 
 from simulator.kvcache.geometry import geometry
 from simulator.metrics.recorder import Recorder
-from simulator.metrics.steps import StepLaw, StepTimes, shapes
+from simulator.metrics.steps import WORK, StepLaw, StepTimes, shapes
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scheduler.engine import Engine
 from simulator.scheduler.far import FarMemory
@@ -75,11 +75,9 @@ class Simulation:
         times = {}
         for tokens, rows, kernels in shapes(runs)[0]:
             layer, head = model.layer(tokens, kernels), model.head(rows)
-            compute, hbm, collective, launch = (
-                model.layers * getattr(layer, part) + getattr(head, part) for part in ("compute", "hbm", "collective", "launch")
-            )
+            compute, hbm, collective, launch = (model.layers * getattr(layer, part) + getattr(head, part) for part in WORK)
             times[tokens, rows, kernels] = StepTimes(model.base(tokens, rows, kernels), compute, hbm, collective, launch)
         return StepLaw(
             model.host, model.layers * model.attention_per_token, model.attention_is_compute, model.load(),
-            model.layers, times, self.far.path.bound_kind if self.far else "link",
+            times, self.far.path.bound_kind if self.far else "link",
         )  # fmt: skip

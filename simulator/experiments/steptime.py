@@ -48,8 +48,7 @@ def gpu_named(name: str, ranks: int = 1) -> Gpu:
     values: dict[str, Any] = {}
     for field, value in entry.values.items():
         if isinstance(value, dict):
-            degrees = sorted(value)
-            value = value[next((degree for degree in degrees if degree >= ranks), degrees[-1])]
+            value, _ = catalog.at_degree(value, ranks)
         values[field] = link_named(str(value)) if field == "link" else _plain("gpus", field, value)
     return Gpu(name=entry.name, **values)
 

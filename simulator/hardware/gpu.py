@@ -148,8 +148,3 @@ class StepModel:
     def power(self, duration: float, moved: float, flops: float) -> float:
         """W of one GPU that moves these bytes through HBM and computes these FLOPs in `duration` seconds."""
         return power.power(self.gpu, duration, moved, flops)
-
-    @property
-    def weights_per_rank(self) -> float:
-        """Bytes of weights on each GPU."""
-        return self.model.parameters * self.model.weight_bytes / self.ranks

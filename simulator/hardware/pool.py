@@ -44,10 +44,6 @@ class PathFlow:
     priority: int
 
 
-# What a stage is called in the latency attribution when it bounds the path.
-KINDS = ("link", "decompress", "pool_memory", "dma", "staging")
-
-
 @dataclass(frozen=True)
 class FarPath:
     """Stages, rates (raw bytes/s) and latencies between the pool and the SMs of one replica."""
@@ -62,7 +58,7 @@ class FarPath:
     write_rate: float  # while nothing is read
     write_rate_reading: float  # while the reads run at their rate
     bound: str  # name of the stage (or "outstanding") that bounds the reads
-    bound_kind: str  # one of KINDS
+    bound_kind: str  # its part of the latency attribution: link, decompress, pool_memory, dma or staging
     burst_rate: float  # raw bytes/s of a lone burst, which crosses one device of each kind
 
     def rates(self) -> list[tuple[str, float, float]]:

@@ -41,20 +41,12 @@ class Geometry:
         return -(-tokens // self.block_tokens)
 
 
-def kv_memory_per_gpu(scenario: ScenarioResolved) -> float:
-    """HBM of one GPU left for KV after weights and reserve: bytes; may be negative if the model does not fit."""
-    gpus, model = scenario.gpus, scenario.model
-    weights = model.parameters * model.weight_bytes / gpus.tensor_parallel
-    return gpus.gpu.memory * gpus.memory_utilization - weights - gpus.reserve
-
-
 def geometry(scenario: ScenarioResolved) -> Geometry:
     """Sizes and capacities of a resolved scenario."""
     model, kv, pool, ranks = scenario.model, scenario.kv, scenario.pool, scenario.gpus.tensor_parallel
     heads = model.kv_heads_per_rank(ranks)
     page = 2.0 * heads * model.head_dim * model.kv_bytes * kv.block_tokens
     block = page * ranks * model.layers
-    l1 = kv.l1 if kv.l1 is not None else kv_memory_per_gpu(scenario) - kv.l2
     stored = pool.boards * pool.board.memory if pool else 0.0
     ratio = kv.codec.ratio
     return Geometry(
@@ -63,7 +55,7 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
         ranks=ranks,
         page_bytes=page,
         burst=kv.burst,
-        l1_blocks=int(l1 * ranks // block),
+        l1_blocks=int(scenario.l1_per_gpu * ranks // block),
         l2_bytes=kv.l2 * ranks,
         l3_blocks=int(stored * ratio // block),
         l3_bytes=stored,

@@ -22,9 +22,9 @@ from simulator.metrics.recorder import Recorder
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-PARTS = (
-    "compute", "hbm", "collective", "launch", "host", "link", "pool_memory", "dma", "staging", "decompress", "writeback",
-)  # fmt: skip
+WORK = ("compute", "hbm", "collective", "launch")  # the GPUs are at it
+WAITS = ("link", "pool_memory", "dma", "staging", "decompress", "writeback")  # for far memory
+PARTS = (*WORK, "host", *WAITS)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,6 @@ class StepLaw:
     attention: float  # s per context token of decodes, all layers
     attention_is_compute: bool
     load: dict[str, tuple[float, float]]  # (HBM s, tensor-core s) at full rate: per step, token, context, head, row
-    layers: int
     shapes: dict[tuple[int, int, int], StepTimes]  # (tokens, rows, attention kernels) -> times
     stall_kind: str  # the part that exposed waits for far pages belong to
 

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.metrics.steps import Steps
+from simulator.metrics.steps import WAITS, Steps
 
 BINS = 1000
-WAITS = ("link", "pool_memory", "dma", "staging", "decompress", "writeback")
 
 COLUMNS = {
     "time_s": "start of the bin, s",

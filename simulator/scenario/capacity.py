@@ -1,4 +1,4 @@
-"""What a GPU has room for, from the resolved scenario alone.
+"""What a token takes on a GPU, from the resolved scenario alone.
 
 KV is split over tensor-parallel ranks by KV head; with more ranks than KV heads every head is held by several ranks
 (`kv_copies`), which multiplies what a token takes in every tier.
@@ -7,17 +7,6 @@ KV is split over tensor-parallel ranks by KV head; with more ranks than KV heads
 from __future__ import annotations
 
 from simulator.scenario.resolved import ScenarioResolved
-
-
-def weights_per_gpu(scenario: ScenarioResolved) -> float:
-    """Bytes of weights on each GPU."""
-    return scenario.model.parameters * scenario.model.weight_bytes / scenario.gpus.tensor_parallel
-
-
-def hbm_left(scenario: ScenarioResolved) -> float:
-    """Bytes per GPU that are left for KV (L1 and L2 together); negative if the model does not fit."""
-    gpus = scenario.gpus
-    return gpus.gpu.memory * gpus.memory_utilization - weights_per_gpu(scenario) - gpus.reserve
 
 
 def kv_copies(scenario: ScenarioResolved) -> float:

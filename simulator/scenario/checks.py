@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 
 from simulator.errors import Problem, did_you_mean
-from simulator.scenario.capacity import hbm_left, kv_bytes_per_token_rank, weights_per_gpu
+from simulator.scenario.capacity import kv_bytes_per_token_rank
 from simulator.scenario.resolved import Lengths, ScenarioResolved
 from simulator.scenario.schema import ScenarioFile
 from simulator.scenario.source import Source, Where
@@ -43,7 +43,7 @@ def _parallel(scenario: ScenarioResolved, file: ScenarioFile, source: Source) ->
 
 
 def _fits(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
-    if hbm_left(scenario) < 0:
+    if scenario.hbm_left < 0:
         yield source.problem(
             ("model",),
             f"{scenario.model.name} does not fit: {_weights(scenario)} exceed {_usable(scenario)}",
@@ -52,7 +52,7 @@ def _fits(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Ite
 
 
 def _tiers(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
-    kv, left = scenario.kv, hbm_left(scenario)
+    kv, left = scenario.kv, scenario.hbm_left
     if left < 0:
         return
     wanted = (kv.l1 or 0.0) + kv.l2
@@ -143,7 +143,7 @@ def _nearest(name: str) -> str:
 
 def _weights(scenario: ScenarioResolved) -> str:
     share = f"1/{scenario.gpus.tensor_parallel} of " if scenario.gpus.tensor_parallel > 1 else ""
-    return f"{_gib(weights_per_gpu(scenario))} ({share}the weights) + {_gib(scenario.gpus.reserve)} reserve per GPU"
+    return f"{_gib(scenario.weights_per_gpu)} ({share}the weights) + {_gib(scenario.gpus.reserve)} reserve per GPU"
 
 
 def _usable(scenario: ScenarioResolved) -> str:

@@ -52,7 +52,7 @@ def fill(source: Source) -> None:
         for field, value in values.items():
             text = f"preset {source.get((*path, 'type'))}: {sources[field]}"
             if isinstance(value, dict):
-                value, degree = _at_degree(value, source)
+                value, degree = catalog.at_degree(value, _ranks(source))
                 text += f" (at {degree} GPUs)"
             _under(source, (*path, field), value, text)
     _fill_engine(source)
@@ -101,13 +101,9 @@ def _split_bandwidth(source: Source, path: Where) -> None:
     source.keys[(*path, "bandwidth")] = source.values[(*path, "bandwidth")] = place
 
 
-def _at_degree(table: dict[Any, Any], source: Source) -> tuple[Any, int]:
-    """The entry of a table over GPU counts that serves this scenario: the next larger degree, else the largest."""
+def _ranks(source: Source) -> int:
     ranks = source.get((*_GPUS, "tensor_parallel")) or source.get((*_GPUS, "count")) or 1
-    wanted = ranks if isinstance(ranks, int) else 1
-    degrees = sorted(int(degree) for degree in table)
-    degree = next((degree for degree in degrees if degree >= wanted), degrees[-1])
-    return table[degree] if degree in table else table[str(degree)], degree
+    return ranks if isinstance(ranks, int) else 1
 
 
 def _fill_system(source: Source) -> None:

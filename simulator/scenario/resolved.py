@@ -53,6 +53,10 @@ class Model:
         """All weights: layers, embedding, LM head (untied), final norm."""
         return self.layers * self.layer_parameters + 2 * self.vocab * self.hidden + self.hidden
 
+    def weights_per_rank(self, tensor_parallel: int) -> float:
+        """Bytes of weights on each GPU."""
+        return self.parameters * self.weight_bytes / tensor_parallel
+
 
 @dataclass(frozen=True)
 class Link:
@@ -266,3 +270,19 @@ class ScenarioResolved:
     cost: Cost
     sources: dict[str, str]  # dotted field -> where its value came from
     document: dict[str, Any]  # the resolved scenario as plain data in human units, for scenario.resolved.yaml
+
+    @property
+    def weights_per_gpu(self) -> float:
+        """Bytes of weights on each GPU."""
+        return self.model.weights_per_rank(self.gpus.tensor_parallel)
+
+    @property
+    def hbm_left(self) -> float:
+        """Bytes per GPU that are left for KV (L1 and L2 together); negative if the model does not fit."""
+        gpus = self.gpus
+        return gpus.gpu.memory * gpus.memory_utilization - self.weights_per_gpu - gpus.reserve
+
+    @property
+    def l1_per_gpu(self) -> float:
+        """Bytes of L1 on each GPU: as given, else all HBM that is left."""
+        return self.kv.l1 if self.kv.l1 is not None else self.hbm_left - self.kv.l2

@@ -308,5 +308,5 @@ def test_tokens_of_one_tile_of_rows_cost_bytes_only(tile: int, first: int, secon
 
 def test_weights_of_a_rank() -> None:
     """Would catch: embedding or head left out, bytes of one format for another."""
-    assert step_model(ranks=8).weights_per_rank == 6_738_415_616 * 2 / 8
-    assert step_model(replace(LLAMA_2_7B, weight_bytes=1.0)).weights_per_rank == 6_738_415_616
+    assert LLAMA_2_7B.weights_per_rank(8) == 6_738_415_616 * 2 / 8
+    assert replace(LLAMA_2_7B, weight_bytes=1.0).weights_per_rank(1) == 6_738_415_616

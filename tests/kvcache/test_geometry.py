@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.kvcache.geometry import Geometry, geometry, kv_memory_per_gpu
+from simulator.kvcache.geometry import Geometry, geometry
 from simulator.scenario import Scenario
 from simulator.scenario.resolved import ScenarioResolved
 
@@ -73,7 +73,7 @@ def test_without_l1_all_hbm_that_is_left_holds_kv() -> None:
     gpus, model = scenario.gpus, scenario.model
     weights = model.parameters * 2 / 8
     left = gpus.gpu.memory * gpus.memory_utilization - weights - gpus.reserve
-    assert kv_memory_per_gpu(scenario) == pytest.approx(left)
+    assert scenario.hbm_left == pytest.approx(left)
     assert 50e9 < left < 60e9  # 80 GB x 0.9 - 17.6 GB - reserve
     assert geometry(scenario).l1_blocks == int((left - 0.5 * GIB) * 8 // (5 * 2**20))
 

@@ -16,7 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from simulator.experiments.run import RunResult, run_scenario
-from simulator.metrics.timeseries import WAITS
+from simulator.metrics.steps import WAITS
 from simulator.scenario import Scenario
 from tests.properties.small import BLOCK, LAYERS, MODEL, Rows, Settings, pool, scenario, served
 
