@@ -4,7 +4,7 @@
 
 Eight layers of width 512, four heads of 128 with rotary embeddings, RMSNorm, SwiGLU (26 M parameters), trained for some
 minutes on one GPU: standard-library sources and the first nine tenths of the language reference, seven windows to one.
-OUT gets `kv_layer{0,3,7}.npy`: float16 [key | value, 512 tokens, 4 heads, 128], keys after the rotation as a server caches
+OUT gets `kv_layer{0,3,7}.npy`: float16 [key | value, 4 heads, 512 tokens, 128], keys after the rotation as a server caches
 them, for the first 512 tokens of the held-out tenth, and `training.json` with the losses.
 
 What they are: tensors of a trained transformer reading real text that it has not seen. What they are not: tensors of a
@@ -137,7 +137,7 @@ def main() -> None:
     hits = (every.topk(4, -1).indices == validation[:, 1:, None]).float()
     top = {"top1": float(hits[..., 0].mean()), "top4": float(hits.sum(-1).mean())}
     for layer in EXPORTED:
-        tensors = np.stack([part[0].transpose(0, 1).float().cpu().numpy().astype(np.float16) for part in cache[layer]])
+        tensors = np.stack([part[0].float().cpu().numpy().astype(np.float16) for part in cache[layer]])
         np.save(arguments.out / f"kv_layer{layer}.npy", tensors)
     record = {"steps": arguments.steps, "best_held_out_loss": best, **top, "log": log,
               "gpu": torch.cuda.get_device_name(), "torch": torch.__version__}  # fmt: skip

@@ -62,7 +62,8 @@ def _unknown_key(path: Where, schema: type[BaseModel], source: Source) -> tuple[
 
 
 def _not_accepted(found: Any, context: dict[str, Any]) -> tuple[str, str]:
-    accepted = re.findall(r"'([^']*)'", str(context.get("expected") or context.get("expected_tags")))
+    expected = str(context.get("expected") or context.get("expected_tags"))
+    accepted = re.findall(r"'([^']*)'", expected) or re.split(", | or ", expected)  # texts, else numbers
     near = did_you_mean(found, accepted) if isinstance(found, str) else ""
     if len(accepted) == 1:
         return f"{shown(found)} is not modelled; the only value so far is '{accepted[0]}'", near

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -31,6 +39,7 @@ ShareOrNone = Annotated[float, Number(least=0, most=1)]
 Positive = Annotated[float, Number(above=0)]
 Whole = Annotated[int, Count(1)]
 Label = Annotated[str, Text()]
+RATIO_OR_MEASURED = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "measured"}]}
 
 
 class Section(BaseModel):
@@ -176,8 +185,24 @@ class SwitchPart(Part):
     price: Money
 
 
+class Measure(Section):
+    """What `ratio: measured` codes: a tensor file or a named distribution."""
+
+    tensors: Label | None = default(None, "a .npy file [..., tokens, channels], relative to the scenario file")
+    synthetic: Label | None = default(None, "normal or ar1:RHO")
+    bits: Literal[8, 4, 2] = 8
+    axis: Literal["token", "channel"] = default("token", "along which differences are taken")
+
+    @model_validator(mode="after")
+    def _one(self) -> Measure:
+        if (self.tensors is None) == (self.synthetic is None):
+            raise refuse("give either tensors (a .npy file) or synthetic (normal, ar1:RHO)")
+        return self
+
+
 class CodecPart(Part):
     kind = "codecs"
-    ratio: Positive = Field(description="raw bytes / stored bytes")
+    ratio: Annotated[Positive, WithJsonSchema(RATIO_OR_MEASURED)] = Field(description="raw bytes / stored bytes")
+    measure: Measure | None = default(None, "with ratio: measured")
     compress_at: Literal["fpga", "gpu"] = "fpga"
     decompress_at: Literal["fpga", "gpu"] = "fpga"

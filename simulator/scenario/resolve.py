@@ -14,6 +14,7 @@ from simulator.scenario import resolved as r
 from simulator.scenario import workload_schema as w
 from simulator.scenario.checks import cross_checks
 from simulator.scenario.document import document_of
+from simulator.scenario.measured_ratio import measure_ratio
 from simulator.scenario.messages import problems_of
 from simulator.scenario.parts import GpuPart, Part
 from simulator.scenario.presets import fill
@@ -25,6 +26,7 @@ T = TypeVar("T")
 
 def resolve(source: Source, base_dir: str) -> r.ScenarioResolved:
     """Fill up, check and resolve; `InputError` with every problem. Paths are relative to `base_dir`."""
+    measure_ratio(source, base_dir)
     fill(source)
     try:
         file = ScenarioFile.model_validate(source.data)

@@ -31,6 +31,11 @@ FIXED = {"dist": "fixed", "tokens": "30 tokens"}
 AZURE = str(ROOT / "traces" / "AzureLLMInferenceTrace_conv.csv.gz")
 SAMPLE = str(ROOT / "traces" / "sample.csv")
 
+def measured(**settings: Any) -> dict[str, Any]:
+    """FAR, its ratio measured by the reference codec."""
+    return FAR | {"kv.codec": {"ratio": "measured", "measure": settings, "compress_at": "gpu", "decompress_at": "gpu"}}
+
+
 SLOW = {"type": "pcie-gen4-x16", "read_bandwidth": "2 GB/s", "write_bandwidth": "2 GB/s"}
 FAR: dict[str, Any] = pool(l1=12, l3=40, l2=4, outstanding="16 KiB") | {
     "seed": 1,
@@ -45,6 +50,7 @@ FAR: dict[str, Any] = pool(l1=12, l3=40, l2=4, outstanding="16 KiB") | {
 }
 NEAR: dict[str, Any] = {"workload.synthetic": SYNTHETIC}  # GPU only, all HBM
 TIGHT = NEAR | {"kv.l1": blocks(14), "scheduler.watermark": 0.0}
+TENSORS = str(ROOT / "traces" / "python_reference" / "kv_layer{}.npy")
 AT_FPGA = FAR | {"kv.codec": {"ratio": 1.5}}
 RENTED = FAR | {"cost.basis": "rent"}
 BUDGET = FAR | {"kv.selection": {"kind": "budget", "tokens": "40 tokens"}}
@@ -96,6 +102,10 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "kv.l1": (TIGHT, blocks(16)),
     "kv.placement.eviction": (FAR, "lru"),
     "kv.codec.type": (FAR | {"kv.codec": "int8"}, "int4-g64"),
+    "kv.codec.measure.synthetic": (measured(synthetic="normal", bits=2), "ar1:0.9999"),
+    "kv.codec.measure.tensors": (measured(tensors=TENSORS.format(3), bits=2), TENSORS.format(7)),
+    "kv.codec.measure.bits": (measured(synthetic="normal"), 4),
+    "kv.codec.measure.axis": (measured(synthetic="ar1:0.9999", bits=4), "channel"),
     "kv.codec.compress_at": (FAR, "fpga"),
     "kv.codec.decompress_at": (FAR, "fpga"),
     "kv.selection.kind": (FAR, {"kind": "budget", "tokens": "40 tokens"}),

@@ -1,136 +1,19 @@
-"""The command line: one thin command per job, each importing what it needs when it runs.
-
-Exit codes: 0 done; 1 a bug or an invariant broken; 2 wrong input (one message, nothing written); 130 interrupted.
-Results go to standard output, all else to standard error. Typer is used without rich: help has to be quick.
-"""
+"""The commands that run, explain and check, each importing what it needs when it runs."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-INTERRUPTED = "interrupted; nothing was written"
+import typer
 
-try:
-    import os
-    import signal
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import contextmanager
-    from math import inf
-    from pathlib import Path
-    from time import monotonic
-    from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-
-    import typer
-    from typer.core import TyperGroup
-except KeyboardInterrupt:  # imports take a tenth of a second: long enough for Ctrl-C
-    sys.stderr.write(f"{INTERRUPTED}\n")
-    raise SystemExit(130) from None
-
-ARMS = ("none", "next_layer", "oracle")
-REPORT_EVERY = 5.0  # s between lines of progress, where there is no terminal to draw a bar on
+from simulator.cli.app import Json, ScenarioFile, Set, app, as_json, as_table, progress, show, trace_app
 
 if TYPE_CHECKING:
     from simulator.scenario import Scenario
 
-Report = Callable[[float, str], None]
-
-
-class Interrupt:
-    """Ctrl-C, and the memory of it: compiled modules swallow a KeyboardInterrupt that comes while they are imported."""
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    def __call__(self, *_: Any) -> NoReturn:
-        self.seen = True
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        if self.seen:
-            raise KeyboardInterrupt
-
-
-class Program(TyperGroup):
-    """Turns what a command raises into a message and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
-        except BrokenPipeError:  # the reader, such as `head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
-        except Exception as error:
-            _explain_failure(error)
-
-
-def _explain_failure(error: Exception) -> NoReturn:
-    from simulator.errors import InputError
-
-    if type(error).__module__.partition(".")[0] in ("typer", "click"):  # usage errors and exits
-        raise error
-    if isinstance(error, InputError):
-        _end(2, str(error))
-    if os.environ.get("SPECKVSIM_DEBUG") == "1":
-        import traceback
-
-        traceback.print_exception(error)
-    from simulator.metrics.invariants import InvariantError
-
-    if isinstance(error, InvariantError):
-        _end(1, str(error))
-    what = " ".join(str(error).split())
-    _end(1, f"bug: {type(error).__name__}: {what}; run again with SPECKVSIM_DEBUG=1 for the traceback")
-
-
-def _end(code: int, message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(code) from None
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text)
-
-
-def _json(document: Any) -> str:
-    from simulator.experiments.store import to_json
-
-    return to_json(document)
-
-
-SETTINGS: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True, "add_completion": False}
-app = typer.Typer(
-    cls=Program,
-    pretty_exceptions_enable=False,
-    help="Will a disaggregated, compressed, speculatively prefetched KV-cache pay off? Simulate it.",
-    **SETTINGS,
-)
-trace_app = typer.Typer(help="Recorded request traces.", **SETTINGS)
-app.add_typer(trace_app, name="trace")
-
-ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="a scenario file (YAML)", show_default=False)]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field (repeatable): 'kv.l2=1 GiB'")
-]
-Json = Annotated[bool, typer.Option("--json", help="the same as one JSON document")]
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from simulator import __version__
-
-        typer.echo(f"speckvsim {__version__}")
-        raise typer.Exit()
-
-
-@app.callback()
-def speckvsim(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="the version, and nothing else")
-    ] = False,
-) -> None:
-    """Options of every command."""
+ARMS = ("none", "next_layer", "oracle")
 
 
 @app.command()
@@ -158,13 +41,13 @@ def run(
     if folder or not arms:
         from simulator.experiments.run import run_scenario
 
-        with _progress(quiet, context.obj) as report:
+        with progress(quiet, context.obj) as report:
             result = run_scenario(loaded, check=check, progress=report)
         shown = shown or _summary(result.summary, folder, json)
         context.obj.check()
         if folder:
             store.write_run(result, folder)
-    _print(shown)
+    show(shown)
 
 
 def _load(scenario: Path, settings: list[str] | None, seed: int | None = None) -> Scenario:
@@ -189,7 +72,7 @@ def _arms(scenario: Scenario, names: list[str], check: bool, json: bool) -> str:
         raise InputError(wrong)
     rows = run_arms(scenario, arms, check)
     if json:
-        return _json({"arms": rows})
+        return as_json({"arms": rows})
     from simulator.experiments.render import arms_text
 
     return arms_text(rows)
@@ -197,47 +80,10 @@ def _arms(scenario: Scenario, names: list[str], check: bool, json: bool) -> str:
 
 def _summary(summary: dict[str, Any], folder: Path | None, json: bool) -> str:
     if json:
-        return _json(summary)
+        return as_json(summary)
     from simulator.experiments.render import summary_text
 
     return summary_text(summary, folder)
-
-
-@contextmanager
-def _progress(quiet: bool, interrupt: Interrupt) -> Iterator[Report]:
-    """Something to tell progress to (share done, text): a bar on a terminal, else a line every few seconds."""
-
-    def checked(show: Report) -> Report:
-        def report(done: float, text: str) -> None:
-            interrupt.check()
-            show(done, text)
-
-        return report
-
-    if quiet:
-        yield checked(lambda done, text: None)
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("starting", total=1.0)
-            yield checked(lambda done, text: bar.update(task, completed=done, description=text))
-    else:
-        yield checked(_line_by_line())
-
-
-def _line_by_line() -> Report:
-    told = -inf
-
-    def report(done: float, text: str) -> None:
-        nonlocal told
-        if monotonic() - told >= REPORT_EVERY:
-            told = monotonic()
-            typer.echo(f"{done:4.0%}  {text}", err=True)
-
-    return report
 
 
 @app.command()
@@ -247,7 +93,7 @@ def explain(scenario: ScenarioFile, set: Set = None, json: Json = False) -> None
     from simulator.experiments.explain_text import render
 
     explained = found(_load(scenario, set))
-    _print(_json(explained) if json else render(explained))
+    show(as_json(explained) if json else render(explained))
 
 
 @app.command()
@@ -255,7 +101,7 @@ def schema() -> None:
     """The JSON schema of a scenario file, for editors."""
     from simulator.scenario.schema import json_schema
 
-    _print(_json(json_schema()))
+    show(as_json(json_schema()))
 
 
 @app.command()
@@ -272,7 +118,7 @@ def catalog(
         rows = _catalog_rows(kind, name)
     except UnknownName as error:
         raise InputError(Problem("catalog", "", error.message, error.hint)) from error
-    _print(_json({"rows": rows}) if json else _table(rows))
+    show(as_json({"rows": rows}) if json else as_table(rows))
 
 
 def _catalog_rows(kind: str | None, name: str | None) -> list[dict[str, Any]]:
@@ -284,12 +130,6 @@ def _catalog_rows(kind: str | None, name: str | None) -> list[dict[str, Any]]:
         return [{"name": each, "title": load(kind, each).title} for each in names(kind)]
     entry = load(kind, name)
     return [{"field": field, "value": value, "source": entry.sources[field]} for field, value in entry.values.items()]
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    from simulator.experiments.render import table
-
-    return table(rows)
 
 
 @app.command()
@@ -312,11 +152,11 @@ def steptime(
     decodes = batch if batch is not None else int(prefill == 0)
     found = apart(step_model(gpu, model, tp), decodes, context, prefill, past)
     if json:
-        _print(_json(found))
+        show(as_json(found))
     else:
         from simulator.experiments.render import seconds
 
-        _print(_table(found["operators"]) + f"step {seconds(found['step_s'])}, bound by {found['bound']}\n")
+        show(as_table(found["operators"]) + f"step {seconds(found['step_s'])}, bound by {found['bound']}\n")
 
 
 @app.command()
@@ -335,7 +175,7 @@ def validate(
     if gpu and not data:
         raise InputError(Problem("--gpu", "", "says what GPU the measurements of --data are of; there is no --data"))
     rows = [compare_file(data, gpu or DEFAULT_GPU)] if data else built_in()
-    _print(_json({"rows": rows}) if json else _table([{key: _rounded(value) for key, value in row.items()} for row in rows]))
+    show(as_json({"rows": rows}) if json else as_table([{key: _rounded(value) for key, value in row.items()} for row in rows]))
 
 
 def _rounded(value: Any) -> Any:
@@ -352,7 +192,7 @@ def stats(
     from simulator.workload.stats import trace_stats
 
     found = trace_stats(file, format)
-    _print(_json(found) if json else _table(_flat(found)))
+    show(as_json(found) if json else as_table(_flat(found)))
 
 
 def _flat(document: Mapping[str, Any], above: str = "") -> list[dict[str, Any]]:
@@ -362,32 +202,3 @@ def _flat(document: Mapping[str, Any], above: str = "") -> list[dict[str, Any]]:
         nested = isinstance(value, Mapping)
         rows += _flat(value, f"{above}{key}.") if nested else [{"name": f"{above}{key}", "value": value}]
     return rows
-
-
-def main() -> None:
-    """The `speckvsim` command, the last thing its process does."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not end a run
-            stream.reconfigure(errors="replace")
-    interrupt = Interrupt()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        app(prog_name="speckvsim", obj=interrupt)
-    except KeyboardInterrupt:
-        _interrupted()
-    except SystemExit as end:
-        if end.code == 130:  # what typer makes of Ctrl-C
-            _interrupted()
-        raise
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python takes a while to exit, and what is done is done
-
-
-def _interrupted() -> NoReturn:
-    sys.stderr.write(f"{INTERRUPTED}\n")
-    raise SystemExit(130) from None
-
-
-if __name__ == "__main__":
-    main()
