@@ -3,7 +3,7 @@
     python -m analysis.calibration.a100 DATA_DIR [--write CATALOGUE_FILE]
 
 DATA_DIR holds `gemm_vidur_a100.csv` (as `analysis/validation/data` does): gate-up and down projections of Llama-2-70B and 7B.
-Three constants are fitted to half of the batch sizes, the other half is held back; so is, in an experiment, all of
+Six constants are fitted to half of the batch sizes, the other half is held back; so is, in an experiment, all of
 Llama-2-7B. Weights stream at the rate of a read-only stream (`READ`): fitted freely, the bandwidth and what does not overlap
 take each other's place, and the bandwidth ends above what HBM gives. These products do not show a power limit, so the
 sustained efficiency is taken to be that at full clocks.
@@ -15,12 +15,16 @@ import argparse
 import json
 from pathlib import Path
 
-from analysis.calibration.catalogue import Fitted, write
+from analysis.calibration.catalogue import Fitted, quantity, write
 from analysis.calibration.fit import digest, errors, fit, samples
 
 GPU = "a100-80gb-sxm"
 FILE = "gemm_vidur_a100.csv"
-START = {"gemm_flops_efficiency": 0.75, "gemm_exposed": 0.1, "launch": 5.4e-6}
+START = {
+    "gemm_flops_efficiency": 0.79, "gemm_exposed": 0.2, "gemm_tail": 0.5, "gemm_wave": 0.7e-6, "gemm_operand_bandwidth": 7e12,
+    "launch": 5e-6,
+}  # fmt: skip
+UNITS = {"launch": (1e-6, "us"), "gemm_wave": (1e-6, "us"), "gemm_operand_bandwidth": (1e9, "GB/s")}
 READ = {"gemm_bandwidth_efficiency": 1750 / 2039}  # github Azure/AI-benchmarking-guide Azure_Results/ND_A100_v4
 OTHER = "Llama-2-7b-hf"
 
@@ -49,20 +53,22 @@ def main() -> None:
             f"{row['data_set']} {row['median_abs_error_pct']:.1f} / {row['p95_abs_error_pct']:.1f} %" for row in found
         )
         source = (
-            "three constants fitted together by analysis/calibration/a100.py to products of Llama-2-70B and 7B (github "
+            "six constants fitted together by analysis/calibration/a100.py to products of Llama-2-70B and 7B (github "
             "microsoft/vidur data/profiling/compute, times measured, fp16 cuBLAS; analysis/validation/data/"
             f"{FILE}, sha256 {sha[:16]}); median / p95 error: {said}"
         )
         same = "as gemm_flops_efficiency: the products measured show no power limit"
         flops = float(f"{values['gemm_flops_efficiency']:.4g}")
         stream = "read-only stream 1750 of 2039 GB/s; github Azure/AI-benchmarking-guide Azure_Results/ND_A100_v4"
-        write(options.write, [
-            Fitted("gemm_flops_efficiency", flops, "derived", source),
+        cells = [
             Fitted("gemm_sustained_efficiency", flops, "assumption", same),
             Fitted("gemm_bandwidth_efficiency", float(f"{READ['gemm_bandwidth_efficiency']:.3g}"), "measured", stream),
-            Fitted("gemm_exposed", float(f"{values['gemm_exposed']:.3g}"), "derived", source),
-            Fitted("launch", f"{values['launch'] * 1e6:.3g} us", "derived", source),
-        ])  # fmt: skip
+        ]
+        for name in START:
+            scale, unit = UNITS.get(name, (1.0, ""))
+            number = quantity(values[name], scale, unit)
+            cells.append(Fitted(name, number, "derived", source))
+        write(options.write, cells)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
 
+import numpy as np
+
 WIDTH = 112
 
 
@@ -30,12 +32,24 @@ def write(path: Path, fitted: Sequence[Fitted]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def quantity(value: float, scale: float = 1.0, unit: str = "") -> float | str:
+    """Four digits of a value in its unit, without an exponent; a plain number without a unit."""
+    number = float(f"{value / scale:.4g}")
+    return f"{np.format_float_positional(number, trim='-')} {unit}" if unit else number
+
+
 def cell(one: Fitted) -> str:
     """The YAML of one field."""
     if isinstance(one.value, dict):
         value = "{" + ", ".join(f'{key}: "{item}"' for key, item in one.value.items()) + "}"
     else:
-        value = f'"{one.value}"' if isinstance(one.value, str) else f"{one.value:g}"
+        value = (
+            one.value
+            if one.value in ("true", "false")
+            else f'"{one.value}"'
+            if isinstance(one.value, str)
+            else f"{one.value:g}"
+        )
     lines = wrap(one.source, WIDTH, break_on_hyphens=False, break_long_words=False)
     folded = "    source: >-\n" + "".join(f"      {line}\n" for line in lines)
     return f"  {one.field}:\n    value: {value}\n    evidence: {one.evidence}\n{folded}"

@@ -1,19 +1,39 @@
 """The two protocols of an all-reduce from measured times: t = alpha + 2 (n - 1) / n * bytes / bus bandwidth on each side.
 
+    python -m analysis.calibration.collectives      the constants of every table of nccl-tests, beside those of the catalogue
+
 For every possible switch between two measured sizes, each side is fitted by least squares of the relative error; the switch
 with the least sum wins. The switch is put at the geometric mean of the two sizes around it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
 
-from analysis.validation.compare import read, summary
+from analysis.validation.compare import BUILT_IN, read, summary
+from simulator import step_model
+
+DATA = Path(str(files("analysis.validation"))) / "data"
+RANKS = 8  # of all tables of nccl-tests
+
+
+def tables() -> list[dict[str, Any]]:
+    """Every table of nccl-tests: fitted constants (SI), those of the catalogue, errors of the fit on all its rows."""
+    found = []
+    for name, gpu in BUILT_IN.items():
+        if name.startswith("nccl_all_reduce"):
+            values, errors = two_protocols(DATA / name, RANKS, time="implied_time_us", collective="all_reduce")
+            device = step_model(gpu, "llama-2-7b", RANKS).gpu
+            held = {field: getattr(device, field) for field in values}
+            found.append({"gpu": gpu, "fitted": values, "catalogue": held, "errors": errors})
+    return found
 
 
 def two_protocols(path: Path, ranks: int, size: str = "message_bytes", time: str = "graph_us_median", **only: str) -> Any:
@@ -40,3 +60,7 @@ def _split(sizes: np.ndarray, times: np.ndarray, ranks: int, at: int) -> tuple[d
         "all_reduce_small_latency", "all_reduce_small_bandwidth", "all_reduce_latency", "all_reduce_bandwidth",
     )  # fmt: skip
     return dict(zip(names, found)) | {"all_reduce_switch": float(np.sqrt(sizes[at - 1] * sizes[at]))}, model
+
+
+if __name__ == "__main__":
+    print(json.dumps(tables(), indent=1))

@@ -2,7 +2,8 @@
 
     python -m analysis.calibration.h100 DATA_DIR [--write CATALOGUE_FILE]
 
-Eleven constants of step times (list `START`) are fitted together to
+The rate of streamed weights is that of a read-only kernel (`hbm_bandwidth.csv`). The constants of step times (list `START`)
+are fitted together to
 
     decode      half of the (batch, context) cells, like the white squares of a chess board
     prefill     every second row; so too the prompts of 128 to 2048 tokens over a past of 4096 or 16384
@@ -21,27 +22,44 @@ import json
 from pathlib import Path
 from typing import Any
 
-from analysis.calibration.catalogue import Fitted, write
+from analysis.calibration.catalogue import Fitted, quantity, write
 from analysis.calibration.collectives import two_protocols
 from analysis.calibration.fit import Sample, digest, errors, fit, samples
+from analysis.validation.compare import read
 
 GPU = "h100-80gb-sxm"
 START = {
-    "gemm_flops_efficiency": 0.80, "gemm_sustained_efficiency": 0.70, "gemm_bandwidth_efficiency": 0.86, "gemm_exposed": 0.09,
-    "elementwise_bandwidth_efficiency": 0.73, "attention_flops_efficiency": 0.67, "paged_attention_flops_efficiency": 0.53,
-    "paged_attention_tile_efficiency": 0.63, "attention_bandwidth_efficiency": 0.90, "attention_sequence_bandwidth": 31e9,
-    "launch": 3.8e-6,
+    "gemm_flops_efficiency": 0.81, "gemm_sustained_efficiency": 0.70, "gemm_exposed": 0.09,
+    "gemm_tail": 0.3, "gemm_wave": 1e-6, "gemm_operand_bandwidth": 11e12,
+    "elementwise_bandwidth_efficiency": 0.73, "attention_flops_efficiency": 0.67, "paged_attention_flops_efficiency": 0.56,
+    "paged_attention_tile_efficiency": 0.67,
+    "attention_bandwidth_efficiency": 0.90, "attention_sequence_bandwidth": 31e9,
+    "attention_latency": 3e-6, "launch": 3.5e-6,
 }  # fmt: skip
-ATTENTION = ("attention_bandwidth_efficiency",)
 SEVEN, SEVENTY = "llama-2-7b", "llama-70b"
-NOT_IN_STEPS = ("attention_sequence_bandwidth", "paged_attention_flops_efficiency", "paged_attention_tile_efficiency")
+ATTENTION = {SEVEN: ("attention_bandwidth_efficiency",), SEVENTY: ("attention_bandwidth_efficiency", "attention_latency")}
+NOT_IN_STEPS = (
+    "attention_sequence_bandwidth", "paged_attention_flops_efficiency", "paged_attention_tile_efficiency",
+)  # fmt: skip
 STEPS = (
     "decode_llama-2-7b.csv", "decode_llama-70b.csv", "decode_ragged_llama-2-7b.csv", "prefill_llama-2-7b.csv",
     "prefill_llama-70b.csv", "prefix_load_llama-2-7b.csv", "gemm.csv",
 )  # fmt: skip
-FILES = (*STEPS, "two_gpu_allreduce.csv", "power.csv")
+FILES = (*STEPS, "two_gpu_allreduce.csv", "power.csv", "hbm_bandwidth.csv")
 GEMM_WEIGHT = 0.3
-UNITS = {"attention_sequence_bandwidth": (1e9, "GB/s"), "launch": (1e-6, "us")}
+PEAK_BANDWIDTH = 3350e9
+BLOCK = 0.0  # s: the kernels on H100 are persistent, one tile starts while another ends
+UNITS = {
+    "attention_sequence_bandwidth": (1e9, "GB/s"), "gemm_operand_bandwidth": (1e9, "GB/s"), "launch": (1e-6, "us"),
+    "gemm_wave": (1e-6, "us"), "attention_block": (1e-6, "us"), "attention_latency": (1e-6, "us"),
+}  # fmt: skip
+KNOWN = {
+    "gemm_bandwidth_efficiency": (
+        "measured",
+        "read-only kernel, best size; own H100 measurements (measurements/h100/hbm_bandwidth.csv)",
+    ),
+    "attention_block": ("assumption", "0: the kernels on H100 are persistent, one tile starts while another ends"),
+}
 
 
 def main() -> None:
@@ -55,10 +73,18 @@ def main() -> None:
         write(options.write, entries(result))
 
 
+def known(folder: Path) -> dict[str, float]:
+    """What is not fitted: weights stream at the best rate of a read-only kernel. Fitted freely, it trades with what does not
+    overlap and with the launch, the more so the fewer shapes there are."""
+    best = max(float(row["gb_s"]) for row in read(folder / "hbm_bandwidth.csv") if row["op"] == "read_sum")
+    return {"gemm_bandwidth_efficiency": best * 1e9 / PEAK_BANDWIDTH, "attention_block": BLOCK}
+
+
 def calibrate(folder: Path) -> dict[str, Any]:
     """Constants, residuals of what was used and of what was held back, and the experiments across models."""
     used, held = halves({file: samples(folder, file) for file in STEPS})
-    values = fit(GPU, START, [sample for part in used.values() for sample in part])
+    fixed = known(folder)
+    values = fixed | fit(GPU, START, [sample for part in used.values() for sample in part], fixed)
     rows = [errors(GPU, values, part, f"{file}, {which}") for which, half in (("fitted", used), ("held back", held))
             for file, part in half.items() if part]  # fmt: skip
     reduced, reduced_rows = two_protocols(folder / "two_gpu_allreduce.csv", 2)
@@ -76,7 +102,8 @@ def halves(data: dict[str, list[Sample]]) -> tuple[dict[str, list[Sample]], dict
     """(used, held back) by file."""
     used: dict[str, list[Sample]] = {}
     held: dict[str, list[Sample]] = {}
-    for file, rows in data.items():
+    for file, found in data.items():
+        rows = [sample for sample in found if sample.row.get("mode", "none") == "none"]  # all on the GPU
         kind = rows[0].kind.name
         white = _white_squares(rows) if kind == "decode" else [_chosen(sample, at) for at, sample in enumerate(rows)]
         weight = GEMM_WEIGHT if kind == "gemm" else 1.0
@@ -99,19 +126,20 @@ def _chosen(sample: Sample, at: int) -> bool:
     return at % 2 == 0
 
 
-def across(folder: Path, known: str, other: str) -> list[dict[str, Any]]:
+def across(folder: Path, one: str, other: str) -> list[dict[str, Any]]:
     """Products and element-wise parts from one model, attention from a tenth of the other's cells: errors of the rest."""
-    steps = samples(folder, f"decode_{known}.csv") + samples(folder, f"prefill_{known}.csv")
-    products = [sample for sample in samples(folder, "gemm.csv", GEMM_WEIGHT) if sample.row["model"] == known]
-    values = fit(GPU, {name: value for name, value in START.items() if name not in NOT_IN_STEPS}, steps + products)
+    steps = samples(folder, f"decode_{one}.csv") + samples(folder, f"prefill_{one}.csv")
+    products = [sample for sample in samples(folder, "gemm.csv", GEMM_WEIGHT) if sample.row["model"] == one]
+    start, fixed = {name: value for name, value in START.items() if name not in NOT_IN_STEPS}, known(folder)
+    values = fixed | fit(GPU, start, steps + products, fixed)
     cells = samples(folder, f"decode_{other}.csv")
     tenth = cells[::10]
-    values |= fit(GPU, {name: START[name] for name in ATTENTION}, tenth, values)
+    values |= fit(GPU, {name: START[name] for name in ATTENTION[other]}, tenth, values)
     rest = [sample for at, sample in enumerate(cells) if at % 10]
     prefill = samples(folder, f"prefill_{other}.csv")
     return [
-        errors(GPU, values, rest, f"decode_{other}.csv, products from {known}, attention from a tenth"),
-        errors(GPU, values, prefill, f"prefill_{other}.csv, everything else from {known}"),
+        errors(GPU, values, rest, f"decode_{other}.csv, products from {one}, attention from a tenth"),
+        errors(GPU, values, prefill, f"prefill_{other}.csv, everything else from {one}"),
     ]
 
 
@@ -135,16 +163,19 @@ def entries(result: dict[str, Any]) -> list[Fitted]:
         for file, row in held.items()
     )
     source = (
-        "eleven constants fitted together by analysis/calibration/h100.py to half of own H100 measurements "
+        f"{len(START)} constants fitted together by analysis/calibration/h100.py to half of own H100 measurements "
         f"(analysis/validation/data, sha256 {result['sha256'][:16]}); "
     )
     found = []
     for name, value in result["values"].items():
         scale, unit = UNITS.get(name, (1.0, ""))
-        number = float(f"{value / scale:.4g}")
+        number = quantity(value, scale, unit)
         first = name == "gemm_flops_efficiency"
+        if name in KNOWN:
+            found.append(Fitted(name, number, *KNOWN[name]))
+            continue
         text = f"median / p95 error of the other half: {said}" if first else "errors under gemm_flops_efficiency"
-        found.append(Fitted(name, f"{number:g} {unit}" if unit else number, "derived", source + text))
+        found.append(Fitted(name, number, "derived", source + text))
     powers = result["power"]
     about = "own H100 measurements (measurements/h100/power.csv); "
     worst = f"all {powers['errors']['n']} states within {powers['errors']['worst_abs_error_pct']:.1f} %"

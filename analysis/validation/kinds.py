@@ -5,12 +5,21 @@
     ragged      step_ms_median          model, contexts
     prefill     prefill_ms_median       model, batch, prompt
     mixed       step_ms_median          model, prefill_tokens, past_context, decode_seqs, decode_context (tp, layers)
-    prefix      step_ms_median          model, new_tokens, past_tokens, mode: rows whose prefix is on the GPU
-    offload     step_ms_median          model, batch, context, fraction, mode: rows with nothing offloaded
     gemm        us_median               M, N, K
     all-reduce  graph_us_median         n_gpus, message_bytes
+    nccl-tests  implied_time_us         collective, n_ranks, message_bytes (all_reduce only)
     power       power_w_median          state
+    dense       time_us                 layer, tokens
+    per-sequence time_us                layer, sequences
+    moe         time_us                 tokens, activated_experts
+    attention   time_us                 prefill_chunk, kv_prefill, n_decode, kv_decode
+    skew        t_skew_us               n, nb, pc, kp, kvs, kv_big
 
+and those of `offload_kinds.py` (steps with KV in host memory) and `link_kinds.py` (the link itself).
+
+The last five above are kernel tables: model and degree of tensor parallelism are columns `model` and `tp`, else the folders
+MODEL/tpN that the file lies in. They hold times of single kernels of one rank (a profiler's, no gaps); those of `skew` are
+sums over three runs, as the equal cells of the attention table show.
 Steps are GPU time without host overhead; shards (tp above 1) are taken to run alone, without all-reduces, as all measured
 files of one GPU are. `layers` below the model's count means those layers and no LM head unless `has_lm_head` says so.
 Ragged batches are run by a decode kernel that does not split sequences, mixed steps by a paged prefill kernel throughout:
@@ -20,45 +29,16 @@ FlashInfer's, with which they were measured.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from math import inf
 
-from simulator import StepModel, step_model, step_seconds, steptime
+from analysis.validation.bench import Bench as Bench
+from analysis.validation.bench import Kind as Kind
+from analysis.validation.bench import Row as Row
+from analysis.validation.link_kinds import LINK_KINDS
+from analysis.validation.offload_kinds import OFFLOAD_KINDS
+from simulator import attention_seconds, expert_seconds, kernel_seconds, step_model, step_seconds, steptime
 
-Row = Mapping[str, str]
-NO_COLLECTIVE = {"all_reduce_latency": 0.0, "all_reduce_bandwidth": inf, "all_reduce_switch": 0.0}
+SKEW_RUNS = 3  # of a kernel that the times of a skew table are sums over
 COPY_BYTES_PER_S = 54e9  # what a saturated PCIe 5.0 x16 link brings to HBM: power states h2d and d2h
-
-
-class Bench:
-    """A GPU to predict for; `values` overrides its fields (SI units), as a fit does."""
-
-    def __init__(self, gpu: str, values: Mapping[str, float] | None = None):
-        self.gpu, self.values = gpu, dict(values or {})
-        self.model = cache(self._model)
-
-    def _model(self, name: str, ranks: int = 1, layers: int | None = None) -> StepModel:
-        return step_model(self.gpu, name, ranks, layers, self.values | NO_COLLECTIVE)
-
-    def of_row(self, row: Row) -> tuple[StepModel, bool]:
-        """The step model of a row, and whether its LM head runs."""
-        ranks, layers = int(row.get("tp") or 1), int(row.get("layers") or 0)
-        whole = self.model(row["model"], ranks)
-        model = self.model(row["model"], ranks, layers) if layers and layers != whole.layers else whole
-        flag = row.get("has_lm_head") or ""
-        return model, model.layers >= whole.layers if flag == "" else flag.strip().lower() in ("1", "true", "yes")
-
-
-@dataclass(frozen=True)
-class Kind:
-    name: str
-    columns: frozenset[str]  # that a file must have
-    truth: str  # the measured column
-    unit: float  # SI value of 1 in that column
-    predict: Callable[[Bench, Row], float]  # SI
-    counts: Callable[[Row], bool] = lambda row: True  # rows the model speaks of
 
 
 def _decode(bench: Bench, row: Row) -> float:
@@ -87,17 +67,12 @@ def _mixed(bench: Bench, row: Row) -> float:
     return step_seconds(model, [int(row["decode_context"])] * decodes, pieces, rows, paged=True)
 
 
-def _prefix(bench: Bench, row: Row) -> float:
-    model, head = bench.of_row(row)
-    return step_seconds(model, pieces=[(int(row["new_tokens"]), int(row["past_tokens"]))], rows=int(head))
-
-
 def _gemm(bench: Bench, row: Row) -> float:
     return bench.model("llama-2-7b").product_alone(int(row["M"]), int(row["N"]), int(row["K"]))
 
 
 def _all_reduce(bench: Bench, row: Row) -> float:
-    ranks = int(row["n_gpus"])
+    ranks = int(row.get("n_gpus") or row["n_ranks"])
     return step_model(bench.gpu, "llama-2-7b", ranks, values=bench.values).all_reduce_bytes(float(row["message_bytes"]))
 
 
@@ -125,14 +100,36 @@ def _power(bench: Bench, row: Row) -> float:
     return anything.power(1.0, COPY_BYTES_PER_S if state.startswith(("h2d", "d2h")) else 0.0, 0.0)
 
 
+def _kernel(bench: Bench, row: Row) -> float:
+    return kernel_seconds(bench.model(row["model"], int(row.get("tp") or 1)), row["layer"], int(row["tokens"]))
+
+
+def _per_sequence(bench: Bench, row: Row) -> float:
+    return kernel_seconds(bench.model(row["model"], int(row.get("tp") or 1)), row["layer"], int(row["sequences"]))
+
+
+def _experts(bench: Bench, row: Row) -> float:
+    model = bench.model(row["model"], int(row.get("tp") or 1))
+    return expert_seconds(model, int(row["tokens"]), int(row["activated_experts"]))
+
+
+def _attention(bench: Bench, row: Row) -> float:
+    chunk, past = int(row["prefill_chunk"]), int(row["kv_prefill"])
+    contexts = [int(row["kv_decode"])] * int(row["n_decode"])
+    return attention_seconds(bench.model(row["model"], int(row.get("tp") or 1)), contexts, [(chunk, past)] if chunk else ())
+
+
+def _skew(bench: Bench, row: Row) -> float:
+    count, long = int(row["n"]), int(row["nb"])
+    contexts = [int(row["kvs"])] * (count - long) + [int(row["kv_big"])] * long
+    pieces = [(int(row["pc"]), int(row["kp"]))] if int(row["pc"]) else ()
+    return attention_seconds(bench.model(row["model"], int(row.get("tp") or 1)), contexts, pieces)
+
+
 def _known_state(row: Row) -> bool:
     state = row["state"]
     known = ("idle", "h2d_copy", "d2h_copy", "hbm_copy")
     return bool(state.startswith(known) or STEP_STATE.match(state) or PRODUCT_STATE.match(state))
-
-
-def _resident(row: Row) -> bool:
-    return row["mode"] == "none"
 
 
 # The first whose columns are all there is taken: the more particular before the more general.
@@ -142,17 +139,26 @@ KINDS = (
         "mixed", frozenset({"model", "prefill_tokens", "past_context", "decode_seqs", "decode_context", "step_ms_median"}),
         "step_ms_median", 1e-3, _mixed,
     ),
-    Kind(
-        "prefix", frozenset({"model", "new_tokens", "past_tokens", "mode", "step_ms_median"}), "step_ms_median", 1e-3,
-        _prefix, _resident,
-    ),
-    Kind(
-        "offload", frozenset({"model", "batch", "context", "fraction", "mode", "step_ms_median"}), "step_ms_median", 1e-3,
-        _decode, _resident,
-    ),
+    *OFFLOAD_KINDS,
+    *LINK_KINDS,
     Kind("decode", frozenset({"model", "batch", "context", "step_ms_median"}), "step_ms_median", 1e-3, _decode),
     Kind("prefill", frozenset({"model", "batch", "prompt", "prefill_ms_median"}), "prefill_ms_median", 1e-3, _prefill),
     Kind("gemm", frozenset({"M", "N", "K", "us_median"}), "us_median", 1e-6, _gemm),
     Kind("all-reduce", frozenset({"n_gpus", "message_bytes", "graph_us_median"}), "graph_us_median", 1e-6, _all_reduce),
+    Kind(
+        "nccl-tests", frozenset({"collective", "n_ranks", "message_bytes", "implied_time_us"}), "implied_time_us", 1e-6,
+        _all_reduce, lambda row: row["collective"] == "all_reduce",
+    ),
+    Kind("dense", frozenset({"layer", "tokens", "time_us"}), "time_us", 1e-6, _kernel, table=True),
+    Kind("per-sequence", frozenset({"layer", "sequences", "time_us"}), "time_us", 1e-6, _per_sequence, table=True),
+    Kind("moe", frozenset({"tokens", "activated_experts", "time_us"}), "time_us", 1e-6, _experts, table=True),
+    Kind(
+        "attention", frozenset({"prefill_chunk", "kv_prefill", "n_decode", "kv_decode", "time_us"}), "time_us", 1e-6,
+        _attention, table=True,
+    ),
+    Kind(
+        "skew", frozenset({"n", "nb", "pc", "kp", "kvs", "kv_big", "t_skew_us"}), "t_skew_us", 1e-6 / SKEW_RUNS, _skew,
+        table=True,
+    ),
     Kind("power", frozenset({"state", "power_w_median"}), "power_w_median", 1.0, _power, _known_state),
 )  # fmt: skip

@@ -7,6 +7,7 @@ kind of evidence, and the source. Nothing is converted here; `simulator.units` a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -56,11 +57,21 @@ def load(kind: str, name: str) -> Entry:
         near = did_you_mean(name.strip().casefold().replace("_", "-").replace(" ", "-"), valid)
         listing = f"`speckvsim catalog {kind}` lists all {len(valid)}"
         raise UnknownName(f"'{name}' is not a known {_SINGULAR[kind]}", "   ".join(filter(None, (near, listing))))
-    document = yaml.load(_folder(kind).joinpath(f"{name}.yaml").read_text(encoding="utf-8"), _LOADER)
+    document = _document(kind, name)
     cells = document["values"]
     values = {field: cell["value"] for field, cell in cells.items()}
     sources = {field: f"{cell['evidence']}; {cell['source']}" for field, cell in cells.items()}
     return Entry(kind, name, document["title"], values, sources)
+
+
+def _document(kind: str, name: str) -> dict[str, Any]:
+    return _parsed(_folder(kind).joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+@cache  # a sweep resolves the same entries for every point; nobody changes what is in them
+def _parsed(text: str) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.load(text, _LOADER)
+    return document
 
 
 def at_degree(table: dict[Any, Any], ranks: int) -> tuple[Any, int]:
@@ -73,8 +84,9 @@ def at_degree(table: dict[Any, Any], ranks: int) -> tuple[Any, int]:
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same documents, ten times as fast where libyaml is there
 
 _SINGULAR = {
-    "boards": "board", "codecs": "codec", "engines": "engine", "gpus": "GPU", "kv_systems": "KV system",
-    "links": "link", "memories": "memory", "models": "model", "prices": "price list", "switches": "switch",
+    "boards": "board", "codecs": "codec", "copy_engines": "copy engine", "engines": "engine", "gpus": "GPU",
+    "kv_systems": "KV system", "links": "link", "memories": "memory", "models": "model", "prices": "price list",
+    "switches": "switch",
 }  # fmt: skip
 
 

@@ -2,46 +2,83 @@
 
     memory   bytes / (eta_B * HBM bandwidth); bytes = weights once, activations in and out
     compute  the longer of
-               tiles at full clocks   waves * SMs * 2 * TILE^2 * K / (eta_F * peak),
-                                      waves = ceil(SPLIT * ceil(M / TILE) * ceil(N / TILE) / SMs) / SPLIT
+               tiles at full clocks   min over tile shapes and splits of  w * (tile + wave)
                the power limit        2 M N K / (eta_sustained * peak)
     time     max + exposed * min (`operator.py`); the launch is counted by the step
 
-Tiles: outputs are computed in tiles of 64 x 64, all SMs at a time, so 65 rows cost as much as 128, and a product with
-few tiles leaves SMs idle; libraries then split K in two (SPLIT), so waves come in halves. Libraries use larger tiles where
-they are as good; the 64 x 64 tile has the least waste, and is what best agrees with the measured shapes (128 x 128 is off
-by up to a factor of 3 on narrow products).
+Tiles: the outputs are cut into tiles of m x n, and K into `split` parts where tiles are few; each SM computes one at a time:
+
+    tile   max(2 m n K / split / (eta_F * peak / SMs),  (m + n) K / split elements / (operand bandwidth / SMs))
+    waves  f = split * ceil(M / m) * ceil(N / n) / SMs;   w = f + tail * (ceil(f) - f)
+
+Large tiles load few operands an output but leave SMs idle in the last wave, small ones and splits the other way round; for
+few tokens the narrow side of the tensor-core instruction takes the tokens (16 or 32). The library is taken to know the best
+(`TILES`, `SPLITS`). `tail` is the share of that idling which costs time: 1 if all tiles of
+a wave end together, less where the SMs that still work run faster (their clocks, their share of bandwidth). `wave` is what a
+tile costs besides: filling its pipeline, writing its outputs.
 Power: dense products draw more than the board may, and the clock falls until they do not (1980 to 1365 MHz on H100).
 Idle SMs draw little, so waste of tiles and the power limit do not add up: the longer one counts. A product timed alone
 for less than a millisecond does not meet the limit: `sustained=False`.
 
-Not modelled: the library's choice of kernel by shape (it leaves 4 % median and 12 % at the 95th percentile of cuBLAS on
-H100).
-Source: fitted to own H100 measurements; see catalog/README.md.
+Grouped products (experts) are `groups` products of M / groups rows each in one kernel: their tiles share the waves.
+
+Not modelled: a library that picks a tile which is not the best (5 % median on small H100 products), weights found in L2.
+Source: fitted to own H100 measurements, to Vidur's of A100 and to LLMServingSim's of two RTX parts; see catalog/README.md.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil
 
 from simulator.hardware.operator import Operator
 from simulator.scenario.resolved import Gpu
 
-TILE = 64  # rows and columns of outputs: the M of one Hopper matrix instruction
-SPLIT = 2  # parts of K
+TILE = 16  # rows of the smallest tile
+TILES = (  # rows (tokens), columns of outputs; few tokens take the narrow side of a tile
+    (16, 64), (16, 128), (16, 256), (32, 64), (32, 128), (32, 256), (64, 64), (64, 128), (64, 192), (64, 256),
+    (128, 64), (128, 128), (128, 192), (128, 256), (256, 128), (256, 192),
+)  # fmt: skip
+SPLITS = (1, 2, 3, 4, 6, 8)  # parts of K
 ACTIVATION_BYTES = 2.0  # bf16
 
 
 def gemm(
-    gpu: Gpu, name: str, rows: float, columns: float, inner: float, weight_bytes: float, sustained: bool = True
-) -> Operator:
-    """A product of `rows` x `inner` activations with `inner` x `columns` weights of `weight_bytes` bytes each."""
+    gpu: Gpu, name: str, rows: float, columns: float, inner: float, weight_bytes: float, sustained: bool = True,
+    groups: float = 1.0,
+) -> Operator:  # fmt: skip
+    """A product of `rows` x `inner` activations with `inner` x `columns` weights of `weight_bytes` bytes each.
+
+    With `groups` there are that many such weights, and each multiplies its even share of the rows.
+    """
     flops = 2.0 * rows * columns * inner
-    moved = columns * inner * weight_bytes + rows * (columns + inner) * ACTIVATION_BYTES
-    waves = ceil(SPLIT * ceil(rows / TILE) * ceil(columns / TILE) / gpu.multiprocessors) / SPLIT
-    executed = waves * gpu.multiprocessors * 2.0 * TILE * TILE * inner
-    compute = executed / (gpu.gemm_flops_efficiency * gpu.peak_flops)
+    moved = groups * columns * inner * weight_bytes + rows * (columns + inner) * ACTIVATION_BYTES
+    compute = tiles_seconds(gpu, rows / groups, columns, inner, groups) if rows > 0 else 0.0
     if sustained:
         compute = max(compute, flops / (gpu.gemm_sustained_efficiency * gpu.peak_flops))
     memory = moved / (gpu.gemm_bandwidth_efficiency * gpu.memory_bandwidth)
     return Operator(name, flops, moved, compute, memory, gpu.gemm_exposed)
+
+
+def tiles_seconds(gpu: Gpu, rows: float, columns: float, inner: float, groups: float = 1.0) -> float:
+    """Seconds of the tiles of `groups` products at full clocks, in the best tile shape and split of K."""
+    count = gpu.multiprocessors
+    rate, loads = gpu.gemm_flops_efficiency * gpu.peak_flops / count, gpu.gemm_operand_bandwidth / count
+    return _best(count, gpu.gemm_tail, gpu.gemm_wave, rate, loads, ceil(rows / TILE), columns, inner, groups)
+
+
+@lru_cache(maxsize=4096)
+def _best(
+    count: int, tail: float, wave: float, rate: float, loads: float, bands: int, columns: float, inner: float, groups: float
+) -> float:
+    """The same for `bands` bands of `TILE` rows, all that the shapes tell apart."""
+    best = float("inf")
+    for high, wide in TILES:
+        tiles = groups * ceil(bands * TILE / high) * ceil(columns / wide)
+        whole = inner * max(2.0 * high * wide / rate, ACTIVATION_BYTES * (high + wide) / loads)
+        for split in SPLITS:
+            waves = split * tiles / count
+            seconds = (waves + tail * (ceil(waves) - waves)) * (whole / split + wave)
+            if seconds < best:
+                best = seconds
+    return best

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from simulator.catalog import FIELDS, Entry, UnknownName, kinds, load, names
+from simulator.catalog.fields import OPTIONAL
 from simulator.scenario import resolved
 from simulator.units import UNITS, parse
 
@@ -24,7 +25,8 @@ def published_models() -> list[dict[str, str]]:
 
 
 def model(entry: Entry) -> resolved.Model:
-    values = dict(entry.values, max_context=int(parse(str(entry.values["max_context"]), "tokens")))
+    tokens = {name: int(parse(str(entry.values[name]), "tokens")) for name in ("max_context", "window") if name in entry.values}
+    values = entry.values | tokens
     return resolved.Model(name=entry.name, **values)  # type: ignore[arg-type]
 
 
@@ -33,7 +35,9 @@ def test_every_value_has_evidence_and_source(kind: str, name: str) -> None:
     """Catches a number without a source, an unknown kind of evidence, a missing or misspelt field, a bare title."""
     entry = load(kind, name)
     assert entry.title.strip()
-    assert list(entry.values) == list(FIELDS[kind])
+    optional = list(OPTIONAL.get(kind, {}))
+    assert [field for field in entry.values if field not in optional] == list(FIELDS[kind])
+    assert [field for field in entry.values if field in optional] == [field for field in optional if field in entry.values]
     for field, text in entry.sources.items():
         evidence, _, source = text.partition("; ")
         assert evidence in EVIDENCE, f"{field}: {evidence}"
@@ -47,8 +51,10 @@ def test_every_value_parses_in_its_dimension(kind: str, name: str) -> None:
         if (kind, name, field) == ("kv_systems", "none", "kv.l1"):
             assert value is None  # all HBM that is left: not a number before the scenario is known
             continue
+        if kind == "codecs" and field.endswith("_efficiency") and value is None:
+            continue  # no kernel of it was measured: the GPU's own rate
         for single in value.values() if isinstance(value, dict) else [value]:
-            check(FIELDS[kind][field], single)
+            check((FIELDS[kind] | OPTIONAL.get(kind, {}))[field], single)
 
 
 def check(dimension: str, value: object) -> None:
@@ -76,24 +82,28 @@ def test_fields_are_those_of_the_dataclasses() -> None:
         "boards": resolved.Board,
         "switches": resolved.Switch,
         "codecs": resolved.Codec,
+        "copy_engines": resolved.CopyEngine,
     }.items():
-        assert list(FIELDS[kind]) == [f.name for f in dataclasses.fields(record) if f.name != "name"]
+        known = {*FIELDS[kind], *OPTIONAL.get(kind, {})}
+        assert known == {f.name for f in dataclasses.fields(record)} - {"name"}
     cost = {field.name for field in dataclasses.fields(resolved.Cost)} - {"basis"}
     assert set(FIELDS["prices"]) == cost | {"memory_price"}
-    kv = {field.name for field in dataclasses.fields(resolved.Kv)} - {"system", "selection"}
-    prefetch = {field.name for field in dataclasses.fields(resolved.Prefetch)}
-    selection = {field.name for field in dataclasses.fields(resolved.Selection)}
-    paths = {f"kv.{f}" for f in kv} | {f"prefetch.{f}" for f in prefetch} | {f"kv.selection.{f}" for f in selection}
+    kv = {field.name for field in dataclasses.fields(resolved.Kv)} - {"system", "selection", "blocks", "sharing", "placement"}
+    prefetch = {field.name for field in dataclasses.fields(resolved.Prefetch) if field.default is dataclasses.MISSING}
+    selection = {"kind", "budget"}  # no preset draws pages: their fields are inputs
+    paths = {f"kv.{f}" for f in kv | {"eviction"}} | {f"prefetch.{f}" for f in prefetch}
+    paths |= {f"kv.selection.{f}" for f in selection}
     assert set(FIELDS["kv_systems"]) == paths
     assert set(FIELDS["memories"]) <= set(FIELDS["boards"])
 
 
 @pytest.mark.parametrize("row", published_models(), ids=lambda row: row["name"])
 def test_models_agree_with_what_is_published(row: dict[str, str]) -> None:
-    """KV bytes exactly, parameters within 2 % (biases, norms, tied embeddings). Catches one wrong shape."""
+    """KV bytes exactly, parameters within 0.1 % (the published ones are rounded). Catches one wrong shape."""
     shape = model(load("models", row["name"]))
     assert shape.kv_bytes_per_token == float(row["kv_bytes_per_token_fp16"])
-    assert shape.parameters == pytest.approx(float(row["params_total_B"]) * 1e9, rel=0.02)
+    assert shape.parameters == pytest.approx(float(row["params_total_B"]) * 1e9, rel=0.001)
+    assert shape.active_parameters == pytest.approx(float(row["params_active_B"]) * 1e9, rel=0.02)
     assert shape.max_context == int(row["max_context_tokens"])
 
 
@@ -110,10 +120,15 @@ def test_hypothetical_model_has_the_kv_of_the_papers_formula() -> None:
 
 
 def test_efficiencies_are_shares_and_powers_are_ordered() -> None:
-    """Catches 73 for 0.73, a decode that draws more than prefill, a write faster than the memory."""
+    """Catches 73 for 0.73, a decode that draws more than prefill, a write faster than the memory.
+
+    Clocks may exceed the datasheet's by a fifth, and element-wise parts may find half of their bytes in L2.
+    """
+    most = {"gemm_flops_efficiency": 1.2, "gemm_sustained_efficiency": 1.2, "elementwise_bandwidth_efficiency": 2.0}
     for name in names("gpus"):
         gpu = load("gpus", name).values
-        assert all(0 < float(str(gpu[field])) <= 1 for field in gpu if field.endswith("efficiency"))
+        shares = [field for field in gpu if field.endswith("efficiency")]
+        assert all(0 < float(str(gpu[field])) <= most.get(field, 1.0) for field in shares)
         idle, decode, prefill = (parse(str(gpu[f"{state}_power"]), "power") for state in ("idle", "decode", "prefill"))
         assert idle < decode <= prefill
         assert parse(str(gpu["staging_bandwidth"]), "rate") <= parse(str(gpu["memory_bandwidth"]), "rate")

@@ -10,9 +10,11 @@ from simulator.experiments.steptime import gpu_named
 from simulator.hardware.gemm import TILE, gemm
 from simulator.hardware.operator import Operator
 
+WIDE = 50 * 64  # columns: 50 of the narrowest tiles; 100 tiles are one wave
 GPU = replace(
     gpu_named("h100-80gb-sxm"), multiprocessors=100, peak_flops=1e12, memory_bandwidth=1e12, gemm_flops_efficiency=0.5,
     gemm_sustained_efficiency=0.25, gemm_bandwidth_efficiency=0.5, gemm_exposed=0.0,
+    gemm_tail=1.0, gemm_wave=0.0, gemm_operand_bandwidth=1e30,
 )  # fmt: skip
 
 
@@ -25,25 +27,25 @@ def test_bytes_and_flops() -> None:
 
 
 def test_rows_are_padded_to_tiles() -> None:
-    """65 rows cost what 128 cost. Catches FLOPs taken for work: chunks that end between tiles would be too cheap."""
-    columns = 50 * TILE  # 50 tiles a row of tiles: 100 tiles are one wave
-    times = [gemm(GPU, "up", rows, columns, 64, 2.0, sustained=False).compute_s for rows in (64, 65, 128, 129)]
+    """17 rows cost what 32 cost. Catches FLOPs taken for work: chunks that end between tiles would be too cheap."""
+    around = (TILE, TILE + 1, 2 * TILE, 2 * TILE + 1)
+    times = [gemm(GPU, "up", rows, WIDE, 64, 2.0, sustained=False).compute_s for rows in around]
     assert times[0] == pytest.approx(times[1] / 2)  # half a wave: K is split
     assert times[1] == times[2] < times[3]
 
 
 def test_a_full_wave_runs_at_the_efficiency() -> None:
     """100 tiles on 100 SMs: executed = needed. Catches waves counted from the wrong side."""
-    product = gemm(GPU, "up", 2 * TILE, 50 * TILE, 64, 2.0, sustained=False)
+    product = gemm(GPU, "up", 128, WIDE, 64, 2.0, sustained=False)
     assert product.compute_s == pytest.approx(product.flops / 0.5e12)
 
 
 def test_power_limit_and_waste_do_not_add_up() -> None:
     """The longer of padded tiles at full clocks and FLOPs at the power limit. Catches their sum or product."""
-    full = gemm(GPU, "up", 2 * TILE, 50 * TILE, 64, 2.0)
+    full = gemm(GPU, "up", 128, WIDE, 64, 2.0)
     assert full.compute_s == pytest.approx(full.flops / 0.25e12)
-    tiny = gemm(GPU, "up", 1, 50 * TILE, 64, 2.0)
-    assert tiny.compute_s == gemm(GPU, "up", 1, 50 * TILE, 64, 2.0, sustained=False).compute_s
+    tiny = gemm(GPU, "up", 1, WIDE, 64, 2.0)
+    assert tiny.compute_s == gemm(GPU, "up", 1, WIDE, 64, 2.0, sustained=False).compute_s
 
 
 def test_what_does_not_overlap() -> None:

@@ -31,6 +31,7 @@ def gpu() -> Gpu:
     return replace(
         gpu_named("h100-80gb-sxm"), peak_flops=200e12, memory_bandwidth=2e12, multiprocessors=132,
         gemm_flops_efficiency=0.75, gemm_sustained_efficiency=0.5, gemm_bandwidth_efficiency=0.5, gemm_exposed=EXPOSED,
+        gemm_tail=1.0, gemm_wave=0.0, gemm_operand_bandwidth=1e30, attention_block=0.0,
         elementwise_bandwidth_efficiency=0.4, attention_flops_efficiency=0.25, paged_attention_flops_efficiency=0.2,
         paged_attention_tile_efficiency=0.3, attention_bandwidth_efficiency=0.75, launch=5e-6, all_reduce_switch=SWITCH,
         all_reduce_latency=1e-5, all_reduce_bandwidth=1e11, all_reduce_small_latency=4e-6, all_reduce_small_bandwidth=4e10,
@@ -48,10 +49,11 @@ PRODUCTS = {
     "gate_up": (2 * 11008, 4096),
     "down": (4096, 11008),
 }
-# 64 x 64 tiles that 132 SMs run, in half waves of 66: for M <= 64 (192, 64, 344, 64 needed) and for M = 512 (8 times that)
+# tiles of 64 columns and 16, 32 or 64 rows that 132 SMs run, in parts of waves (halves, for 344 tiles eighths): for M <= 64
+# (192, 64, 344, 64 needed) and for M = 512 (8 times that)
 TILES = {
-    1: {"qkv": 3 * 66, "output_projection": 66, "gate_up": 6 * 66, "down": 66},
-    32: {"qkv": 3 * 66, "output_projection": 66, "gate_up": 6 * 66, "down": 66},
+    1: {"qkv": 3 * 66, "output_projection": 66, "gate_up": 21 / 8 * 132, "down": 66},
+    32: {"qkv": 3 * 66, "output_projection": 66, "gate_up": 21 / 8 * 132, "down": 66},
     512: {"qkv": 24 * 66, "output_projection": 8 * 66, "gate_up": 42 * 66, "down": 8 * 66},
 }
 
@@ -60,7 +62,7 @@ TILES = {
 def test_products_of_llama_2_7b(tokens: int) -> None:
     """2 M n k FLOPs; weights once (2 n k bytes) and activations in and out (2 M (n + k) bytes).
 
-    Seconds of compute are no longer FLOPs over a rate: up to 32 tokens whole tiles at full clocks are longer, at 512 the
+    Seconds of compute are not FLOPs over a rate: of one token whole tiles of 16 rows at full clocks are longer, from 32 on the
     FLOPs at the power limit. Would catch: K and V forgotten, one of the two MLP inputs forgotten, weights read once a token,
     tiles counted of the wrong side of a product, the products of a step timed as if they ran alone.
     """
@@ -69,9 +71,9 @@ def test_products_of_llama_2_7b(tokens: int) -> None:
     for name, (columns, inner) in PRODUCTS.items():
         assert operators[name].flops == 2 * tokens * columns * inner
         assert operators[name].bytes == 2 * columns * inner + 2 * tokens * (columns + inner)
-        tiles = TILES[tokens][name] * 2 * 64 * 64 * inner / 150e12
+        tiles = TILES[tokens][name] * 2 * {1: 16, 32: 32, 512: 64}[tokens] * 64 * inner / 150e12
         limit = operators[name].flops / 100e12
-        assert (tiles > limit) == (tokens <= 32)
+        assert (tiles > limit) == (tokens == 1)
         assert operators[name].compute_s == pytest.approx(max(tiles, limit))
         assert operators[name].memory_s == pytest.approx(operators[name].bytes / 1e12)
         assert operators[name].exposed == EXPOSED
@@ -101,8 +103,8 @@ def test_parameters_of_llama_2_7b() -> None:
 def test_a_product_turns_where_its_intensity_is_that_of_the_gpu() -> None:
     """QKV: 2 M n k / 100e12 = (2 n k + 2 M (n + k)) / 1e12 at M = 103.4 for n = 12288, k = 4096.
 
-    That holds at the power limit (128 rows of tiles at 150 TFLOP/s take less than 103 at 100). With tiles at 100 TFLOP/s
-    as well they are the longer side, and the bound turns with the first row of the second tile of rows: 65.
+    That holds at the power limit (112 rows of tiles at 150 TFLOP/s take less than 103 at 100). With tiles at 100 TFLOP/s
+    as well they are the longer side, and the bound turns with the first row of the seventh band of 16 rows: 97.
     Would catch: efficiencies on the wrong side, a bound that does not change, a limit on top of the waste of tiles.
     """
     columns, inner = PRODUCTS["qkv"]
@@ -111,7 +113,7 @@ def test_a_product_turns_where_its_intensity_is_that_of_the_gpu() -> None:
     model = step_model()
     assert [model.layer_operators(tokens)[0].bound for tokens in (65, 103, 104)] == ["hbm", "hbm", "compute"]
     tiled = step_model(gemm_flops_efficiency=0.5)
-    assert [tiled.layer_operators(tokens)[0].bound for tokens in (64, 65, 104)] == ["hbm", "compute", "compute"]
+    assert [tiled.layer_operators(tokens)[0].bound for tokens in (96, 97, 104)] == ["hbm", "compute", "compute"]
     assert model.layer(1).compute == 0.0
     assert model.layer(4096).compute > 0.0 < model.layer(4096).hbm  # element-wise stays with HBM
 
@@ -239,8 +241,9 @@ def test_more_ranks_than_kv_heads_read_copies() -> None:
 def test_a_step_is_host_layers_and_head(tokens: int, rows: int, ranks: int) -> None:
     """host + 32 x (operators + 9 launches + 2 all-reduces) + (head of the rows + 4 launches), each part max + 1/4 min.
 
-    The head has 500 tiles a row of tiles, 8 half waves of 66; on 4 ranks 125, 2 half waves. Of 64 rows and more the power
-    limit is longer. Would catch: a head for every prompt token, launches forgotten or counted once a step, host a layer.
+    The head has 500 tiles a row of tiles, 23 sixths of a wave of 132; on 4 ranks 125, one wave. Sampling passes 10
+    bytes a logit of the whole vocabulary (`test_sampler.py`). Of 64 rows and more the power limit is longer.
+    Would catch: a head for every prompt token, launches forgotten or counted once a step, host a layer.
     """
     model = step_model(ranks=ranks, host=0.002)
     layer = 9 * 5e-6 + 2 * model.all_reduce(tokens)
@@ -249,9 +252,11 @@ def test_a_step_is_host_layers_and_head(tokens: int, rows: int, ranks: int) -> N
         layer += longer + EXPOSED * shorter  # element-wise parts have no shorter side
     columns = 32000 / ranks
     flops, moved = 2 * rows * columns * 4096, 2 * columns * 4096 + 2 * rows * (columns + 4096)
-    tiles = 0.0 if rows >= 64 else {1: 8, 4: 2}[ranks] * 66 * 2 * 64 * 64 * 4096 / 150e12
+    tiles = 0.0 if rows >= 64 else {1: 23 / 6, 4: 1}[ranks] * 132 * 2 * 16 * 64 * 4096 / 150e12
     compute, memory = max(flops / 100e12, tiles), moved / 1e12
-    head = max(compute, memory) + EXPOSED * min(compute, memory) + 4 * 5e-6
+    sampling = model.sampling(rows).time
+    assert model.sampling(rows).bytes == 10 * rows * 32000
+    head = max(compute, memory) + EXPOSED * min(compute, memory) + sampling + 4 * 5e-6
     assert (KERNELS_PER_LAYER + 1, KERNELS_PER_HEAD) == (9, 4)
     assert model.layer(tokens).total == pytest.approx(layer)
     assert model.head(rows).total == pytest.approx(head)
@@ -286,24 +291,25 @@ def test_more_tokens_take_longer(tokens: int, more: int, rows: int, ranks: int) 
         assert model.prefill_attention([(tokens + more, past)]).time > model.prefill_attention([(tokens, past)]).time
 
 
-@given(st.integers(2, 40), st.integers(0, 63), st.integers(0, 63))
+@given(st.integers(8, 160), st.integers(0, 15), st.integers(0, 15))
 def test_tokens_of_one_tile_of_rows_cost_bytes_only(tile: int, first: int, second: int) -> None:
-    """With tiles no faster than the power limit, a token more within rows 64 tile + 1 .. 64 tile + 64 of a step costs
+    """With tiles no faster than the power limit, a token more within rows 16 tile + 1 .. 16 tile + 16 of a step costs
 
         a quarter of the bytes of products, 2 x 65,792 a token at 1 TB/s, and the element-wise 180,736 at 0.8 TB/s
 
-    from 129 tokens on, where all products are bound by compute. The first row of the next tile costs more by the half waves
-    that begin: 5 or more for gate and up, whose 344 tiles are 5.2 of them; the time per token rises there.
+    from 129 tokens on, where all products are bound by compute. Four tiles of rows more are the FLOPs of 64 tokens, within a
+    half wave of each of the four products.
     Would catch: waves of FLOPs rather than of tiles, steps at some other multiple.
     """
     model = step_model(gemm_flops_efficiency=0.5)
     token = EXPOSED * 2 * 65_792 / 1e12 + 180_736 / 0.8e12
-    start = 64 * tile + 1
+    start = 16 * tile + 1
     low, high = model.layer(start + first), model.layer(start + second)
     assert high.total - low.total == pytest.approx((second - first) * token, abs=1e-12)
-    border = model.layer(start).total - model.layer(start - 1).total
-    assert border > token + 5 * 66 * 2 * 64 * 64 * 4096 / 100e12
-    assert model.layer(start).total / start > model.layer(start - 1).total / (start - 1)
+    flops = 64 * 2 * sum(columns * inner for columns, inner in PRODUCTS.values()) / 100e12
+    wave = 132 * 2 * 64 * 64 * (3 * 4096 + 11008) / 100e12
+    rise = model.layer(start + 64).total - model.layer(start).total - 64 * token
+    assert rise == pytest.approx(flops, abs=wave / 2)
 
 
 def test_weights_of_a_rank() -> None:

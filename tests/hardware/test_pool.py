@@ -23,10 +23,14 @@ def base() -> ScenarioResolved:
     return Scenario.load(QUICKSTART).resolved
 
 
+def wire(name: str, read: float, write: float, latency: float, requests: float = 0.0, load_factor: float = 0.0) -> Link:
+    return Link(name, read, write, latency, requests, inf, load_factor, 0.0, 0.0)
+
+
 def path(
     compress_at: str = "fpga", decompress_at: str = "fpga", switch: Switch | None = None, boards: int = 2, ranks: int = 4,
     board: dict[str, Any] | None = None, link: Link | None = None, port: Link | None = None, staging: float = 500.0,
-    links_per_board: int = 3, ratio: float = RATIO,
+    links_per_board: int = 3, ratio: float = RATIO, burst: float = 1e-9, **topology: Any,
 ) -> FarPath:  # fmt: skip
     """Two boards with three links each, four GPUs; bytes/s and seconds in numbers that are easy to follow."""
     scenario = base()
@@ -36,16 +40,19 @@ def path(
         "memory_latency": 3.0, "translation": 0.5, "directory": 0.25, "engine_fill": 2.0,
     } | (board or {})  # fmt: skip
     device: Board = replace(scenario.pool.board, **spec)
-    gpu = replace(scenario.gpus.gpu, staging_bandwidth=staging, link=port or Link("port", 80.0, 70.0, 0.125))
-    link = link or Link("link", 60.0, 50.0, 1.0)
+    gpu = replace(scenario.gpus.gpu, staging_bandwidth=staging, link=port or wire("port", 80.0, 70.0, 0.125))
+    link = link or wire("link", 60.0, 50.0, 1.0)
     return far_path(
         replace(
             scenario,
-            pool=replace(scenario.pool, board=device, boards=boards, links_per_board=links_per_board, link=link, switch=switch),
+            pool=replace(
+                scenario.pool, board=device, boards=boards, links_per_board=links_per_board, link=link, switch=switch,
+                **topology,
+            ),
             gpus=replace(scenario.gpus, gpu=gpu, count=ranks, tensor_parallel=ranks),
-            kv=replace(scenario.kv, codec=Codec(ratio, compress_at, decompress_at)),
+            kv=replace(scenario.kv, codec=Codec(ratio, compress_at, decompress_at), burst=burst),
         )
-    )
+    )  # fmt: skip
 
 
 def stages(way: tuple[tuple[str, float, float], ...]) -> dict[str, tuple[float, float]]:
@@ -106,7 +113,7 @@ def test_a_switch_adds_its_ports_and_its_latency() -> None:
 
     Would catch: a switch that is free, ports shared by both directions.
     """
-    switch = Switch("switch", 3, 90.0, 0.5, 10.0, 1000.0)
+    switch = Switch("switch", 3, 16, 90.0, 0.5, 0.0, inf, "round_robin", 10.0, 1000.0)
     with_switch, without = path(switch=switch), path()
     assert stages(with_switch.read)["switch.read"] == stages(with_switch.write)["switch.write"] == (270.0, 1.0)
     assert with_switch.read_latency == pytest.approx(without.read_latency + 2 * 0.5)
@@ -128,8 +135,8 @@ def test_latency_of_a_read() -> None:
         ({"board": {"memory_bandwidth": 10.0}}, "pool.memory", "pool_memory", 2 * 10.0 * RATIO),
         ({"board": {"engine_rate": 1.0}}, "pool.decompress", "decompress", 2 * 5 * 1.0),
         ({"board": {"dma_bandwidth": 20.0}}, "pool.dma.read", "dma", 2 * 20.0),
-        ({"link": Link("slow", 5.0, 50.0, 1.0)}, "pool.link.read", "link", 6 * 5.0),
-        ({"port": Link("slow", 5.0, 50.0, 0.125)}, "gpu.port.read", "link", 4 * 5.0),
+        ({"link": wire("slow", 5.0, 50.0, 1.0)}, "pool.link.read", "link", 6 * 5.0),
+        ({"port": wire("slow", 5.0, 50.0, 0.125)}, "gpu.port.read", "link", 4 * 5.0),
         ({"staging": 3.0}, "gpu.staging", "staging", 4 * 3.0),
         ({"board": {"outstanding": 64.0}}, "outstanding", "dma", 2 * 64.0 / 8.0),
     ],
@@ -159,7 +166,7 @@ def test_without_limits_everything_is_free() -> None:
 
     Would catch: inf / inf, a finite number that stayed in.
     """
-    free = Link("free", inf, inf, 0.0)
+    free = wire("free", inf, inf, 0.0)
     board = {
         "memory_bandwidth": inf, "engine_rate": inf, "dma_bandwidth": inf, "memory_latency": 0.0, "translation": 0.0,
         "directory": 0.0, "engine_fill": 0.0,
@@ -176,7 +183,7 @@ def test_writes_beside_reads_share_the_memory_channels() -> None:
     min(280, (200 - 70) x 4 = 520). With channels of 100: reads take 70, writes get 30 x 4 = 120.
     Would catch: links taken for half duplex, reads that yield to writes, raw bytes in the memory.
     """
-    port = Link("port", 70.0, 70.0, 0.125)
+    port = wire("port", 70.0, 70.0, 0.125)
     wide = path(port=port)
     assert (wide.read_rate, wide.write_rate, wide.write_rate_reading) == (280.0, 280.0, 280.0)
     narrow = path(port=port, board={"memory_bandwidth": 50.0})
@@ -197,3 +204,93 @@ def test_a_lone_burst_crosses_one_device_of_each_kind() -> None:
     """
     assert path().burst_rate == 40.0
     assert path(decompress_at="gpu").burst_rate == min(100.0, 150.0, 60.0, 80.0, 500.0) * RATIO
+
+
+def test_a_round_trip_includes_the_burst_itself() -> None:
+    """2 x 64 B outstanding, bursts of 64 B, 8 s of latency and 64 / 40 s at the engine: 128 / 9.6 raw bytes/s.
+
+    Would catch: one outstanding descriptor that moves faster than one after the other can.
+    """
+    way = path(board={"outstanding": 64.0}, burst=64.0)
+    assert way.read_cap == pytest.approx(128.0 / 9.6) and way.bound == "outstanding"
+
+
+def switch_of(uplinks: int, rate: float = 90.0, latency: float = 0.5, downlinks: int = 16, load_factor: float = 0.0) -> Switch:
+    return Switch("switch", uplinks, downlinks, rate, latency, load_factor, inf, "round_robin", 10.0, 1000.0)
+
+
+def test_a_switch_is_bounded_by_its_ports() -> None:
+    """n up, m down: 2 uplinks carry 180, one downlink 90; with 8 uplinks only the four of the GPUs' ports count.
+
+    Would catch: uplinks that no GPU is behind, downlinks without a limit.
+    """
+    assert path(switch=switch_of(2)).read_rate == 180.0
+    narrow = path(switch=switch_of(2, downlinks=1))
+    assert narrow.read_rate == 90.0 and narrow.bound == "switch.down.read"
+    assert stages(path(switch=switch_of(8)).read)["switch.read"] == (4 * 90.0, 1.0)
+
+
+def test_a_tree_of_two_levels() -> None:
+    """Two leaves of two uplinks of 30 below a root: 120; the latency of both switches each way.
+
+    Would catch: a leaf level that is free, one leaf instead of two.
+    """
+    tree = path(switch=switch_of(4), leaf=switch_of(2, rate=30.0, latency=0.25), leaves=2)
+    assert tree.read_rate == 120.0 and tree.bound == "leaf.read"
+    assert tree.read_latency == pytest.approx(path().read_latency + 2 * (0.5 + 0.25))
+    assert [stage for stage, *_ in tree.write][:4] == ["gpu.port.write", "switch.write", "leaf.write", "leaf.down.write"]
+
+
+def test_gpu_pairs_behind_one_port() -> None:
+    """Four GPUs behind two ports of 80.
+
+    Would catch: a port for each GPU all the same, staging that is halved as well.
+    """
+    pairs = stages(path(gpus_per_port=2).read)
+    assert pairs["gpu.port.read"] == (160.0, 1.0) and pairs["gpu.staging"] == (2000.0, 1.0)
+
+
+def test_replicas_that_share_the_pool() -> None:
+    """Others at 0.3 leave 0.7 of boards and links, those at 0.9 a fair half; the GPU's own port is not shared.
+
+    Would catch: load on private stages, a replica that is squeezed out.
+    """
+    some, many = (stages(path(shared_by=2, others_load=load).read) for load in (0.3, 0.9))
+    assert some["pool.link.read"] == (pytest.approx(0.7 * 360.0), 1.0) and some["gpu.port.read"] == (320.0, 1.0)
+    assert many["pool.link.read"] == (pytest.approx(0.5 * 360.0), 1.0)
+
+
+def test_reads_take_requests_from_the_write_direction() -> None:
+    """Writes alone 150 (links); beside reads that fill the links (360) with requests of 0.5: 300 - 180 = 120 of 300.
+
+    Would catch: both directions independent where a measurement says that they are not.
+    """
+    busy = path(link=wire("link", 60.0, 50.0, 1.0, requests=0.5), port=wire("port", inf, inf, 0.0), board={"engines": 50})
+    assert stages(busy.read)["pool.link.write"] == (300.0, 0.5)
+    assert busy.read_rate == 300.0 and busy.write_rate == 300.0  # the movers
+    assert busy.write_rate_reading == pytest.approx(300.0 - 0.5 * 300.0)
+
+
+def test_latency_is_the_sum_of_its_parts() -> None:
+    """Would catch: a device in the latency that `explain` does not list, or the other way round."""
+    tree = path(switch=switch_of(4), leaf=switch_of(2, latency=0.25), leaves=2)
+    names = [name for name, _ in tree.read_parts]
+    assert names == [
+        "gpu.port", "switch", "leaf", "pool.link", "pool.translation", "pool.directory", "pool.memory", "pool.engine",
+        "pool.link", "leaf", "switch", "gpu.port",
+    ]  # fmt: skip
+    assert tree.read_latency == pytest.approx(sum(seconds for _, seconds in tree.read_parts), abs=1e-9)
+
+
+def test_latency_under_the_load_of_others() -> None:
+    """a = 0.32: 1 + 0.32 x 0.5 / 0.5 on the switch at half load, at most the saturation; the GPU's port is private.
+
+    Would catch: load that shows at a = 0, or on what is not shared.
+    """
+    loaded, most = (
+        path(switch=switch_of(4, load_factor=0.32), shared_by=4, others_load=load, saturation=7.1) for load in (0.5, 0.99)
+    )
+    calm = path(switch=switch_of(4))
+    assert loaded.read_latency == pytest.approx(calm.read_latency + 2 * 0.5 * 0.32)
+    assert most.read_latency == pytest.approx(calm.read_latency + 2 * 0.5 * 6.1)
+    assert path(switch=switch_of(4), shared_by=4, others_load=0.5).read_latency == calm.read_latency

@@ -75,8 +75,7 @@ def test_load_is_the_work_of_the_operators() -> None:
     """The law that energy is computed from against the operators of one step. Catches a part counted twice or per layer."""
     model = step_model("h100-80gb-sxm", "llama-2-70b", 4)
     found = steptime(model, batch=16, context=1000)["operators"]
-    law, work = model.load(), [row for row in found if row["name"] != "all_reduce"]
+    work = [row for row in found if row["name"] != "all_reduce"]
     for kind, seconds, what in ((0, streaming_seconds, "bytes"), (1, computing_seconds, "flops")):
-        parts = law["step"][kind] + 16 * law["token"][kind] + 16000 * law["context"][kind]
-        parts += law["head"][kind] + 16 * law["row"][kind]
+        parts = model.load(16, 16)[kind] + 16000 * model.unit_load()[kind]
         assert parts == pytest.approx(seconds(H100, sum(row[what] for row in work)), rel=1e-12)

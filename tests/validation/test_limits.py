@@ -9,12 +9,15 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from analysis.calibration import h100
+from analysis.calibration import collectives, defaults, h100
 from analysis.calibration.fit import digest, errors, fit, samples
+from analysis.validation.bench import Bench
 from analysis.validation.compare import built_in
 from simulator import catalog
+from simulator.experiments import uncalibrated
 
 DATA = Path(str(files("analysis.validation"))) / "data"
 LIMITS = {
@@ -40,8 +43,10 @@ def test_rows_held_back_from_the_fit(file: str) -> None:
 
 def test_every_built_in_set_is_compared() -> None:
     """All rows, fitted or not. Catches a set that is skipped, and power or all-reduce out of bounds."""
-    rows = {row["data_set"]: row for row in built_in()}
-    assert all(row["n"] > 0 and row["not_compared"] == 0 for row in rows.values())
+    rows = {one.data_set: one.summary() for one in built_in() if "50 us" not in one.metric}
+    beside_the_point = {"link_latency": 4, "link_overlap": 6}  # hits in L2; steps without a load
+    assert all(row["n"] > 0 for row in rows.values())
+    assert {name: row["not_compared"] for name, row in rows.items() if row["not_compared"]} == beside_the_point
     assert {f"{name}.csv" for name in rows} >= set(LIMITS)
     assert rows["two_gpu_allreduce"]["worst_abs_error_pct"] <= 10.0
     assert rows["power"]["worst_abs_error_pct"] <= 8.0
@@ -49,15 +54,31 @@ def test_every_built_in_set_is_compared() -> None:
     assert rows["gemm_vidur_a100"]["median_abs_error_pct"] <= 6.0
 
 
-def test_one_model_predicts_the_other() -> None:
-    """Products and element-wise parts from Llama-70B, attention from a tenth of Llama-2-7B's cells: the rest of those.
+def test_all_reduce_constants_are_those_of_the_tables() -> None:
+    """nccl-tests over 8 GPUs, every row. Catches constants typed in, and a median above 3 % or a worst row above 15 %."""
+    for table in collectives.tables():
+        assert table["catalogue"] == pytest.approx(table["fitted"], rel=2e-3), table["gpu"]
+        assert table["errors"]["n"] == 22
+        assert table["errors"]["median_abs_error_pct"] <= 3.0
+        assert table["errors"]["worst_abs_error_pct"] <= 15.0
 
-    Catches constants that describe one model's shapes only. The other direction does not hold (catalog/README.md).
+
+def test_the_doubt_about_parts_without_data_is_computed() -> None:
+    """Catches a sentence that keeps its numbers while the constants of the measured parts change."""
+    spread = defaults.uncertainty()
+    assert round(spread["median_pct"]) == uncalibrated.MEDIAN
+    assert round(spread["p95_pct"]) == uncalibrated.P95
+
+
+def test_one_model_predicts_the_other() -> None:
+    """Products and element-wise parts from one model, attention from a tenth of the other's cells: the rest of those.
+
+    Catches constants that describe one model's shapes only.
     """
-    rows = {row["data_set"].split(",")[0]: row for row in h100.across(DATA, h100.SEVENTY, h100.SEVEN)}
-    assert rows["decode_llama-2-7b.csv"]["median_abs_error_pct"] <= 3.0
-    assert rows["decode_llama-2-7b.csv"]["p95_abs_error_pct"] <= 8.0
-    assert rows["prefill_llama-2-7b.csv"]["p95_abs_error_pct"] <= 8.0
+    for one, other in ((h100.SEVENTY, h100.SEVEN), (h100.SEVEN, h100.SEVENTY)):
+        for row in h100.across(DATA, one, other):
+            assert row["median_abs_error_pct"] <= 3.0, row
+            assert row["p95_abs_error_pct"] <= 8.0, row
 
 
 def test_catalogue_names_the_data_it_was_fitted_to() -> None:
@@ -68,11 +89,15 @@ def test_catalogue_names_the_data_it_was_fitted_to() -> None:
 
 @pytest.mark.slow
 def test_the_fit_can_be_repeated() -> None:
-    """Catches catalogue values edited by hand, and a fit that ends elsewhere when it starts elsewhere."""
+    """From a start 10 % off. Constants of products trade with one another (the best of a menu of tiles is a staircase: 0.82 or
+    0.84 of the peak at full clocks, with another cost of a wave); what they predict does not: 0.5 % for the median row, 2 % for
+    95 of 100. Catches catalogue values edited by hand, and a fit that predicts something else when it starts elsewhere.
+    """
     used, _ = h100.halves({file: samples(DATA, file) for file in h100.STEPS})
+    rows = [sample for part in used.values() for sample in part]
     start = {name: value * 1.1 for name, value in h100.START.items()}
-    values = fit(h100.GPU, start, [sample for part in used.values() for sample in part])
-    entry = catalog.load("gpus", h100.GPU).values
-    for name, value in values.items():
-        scale = h100.UNITS.get(name, (1.0, ""))[0]
-        assert value / scale == pytest.approx(float(str(entry[name]).split()[0]), rel=0.02), name
+    again, shipped = Bench(h100.GPU, fit(h100.GPU, start, rows)), Bench(h100.GPU)
+    change = np.abs([one.kind.predict(again, one.row) / one.kind.predict(shipped, one.row) - 1 for one in rows])
+    assert np.median(change) < 0.005
+    assert np.percentile(change, 95) < 0.02
+
