@@ -2,7 +2,12 @@
 
 A block is `block_tokens` tokens of one sequence, all layers, K and V, all ranks. A page is the part of a block that
 belongs to one layer and one rank. KV is split over the ranks by KV head; with more ranks than heads every rank holds a
-copy, so a block has ranks * heads_per_rank / kv_heads copies of each byte. Everything follows from the shape.
+copy, so a block has ranks * heads_per_rank / kv_heads copies of each byte; the latent of MLA is on every rank. Pipeline stages
+hold their layers of a block, so blocks are counted by what the longest stage takes. Everything follows from the shape.
+
+A model whose layers all have a window keeps the blocks that the window of the next token touches, at most
+ceil((window - 1) / block_tokens) + 1 of a sequence: a block that falls out of it is free for the next one. What one prompt
+piece reads before its own window is not held beyond that.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ class Geometry:
 
     block_tokens: int
     layers: int
-    ranks: int
+    ranks: int  # tensor-parallel
     page_bytes: float  # one layer, one rank
     burst: float
     l1_blocks: int
@@ -26,6 +31,7 @@ class Geometry:
     l3_blocks: int
     l3_bytes: float  # stored (compressed) bytes of the pool
     ratio: float
+    most_blocks: int = 0  # of one sequence; 0: as many as it has tokens
 
     @property
     def layer_bytes(self) -> float:
@@ -38,16 +44,17 @@ class Geometry:
 
     def blocks(self, tokens: int) -> int:
         """Blocks that hold `tokens` tokens of one sequence."""
-        return -(-tokens // self.block_tokens)
+        blocks = -(-tokens // self.block_tokens)
+        return min(blocks, self.most_blocks) if self.most_blocks else blocks
 
 
 def geometry(scenario: ScenarioResolved) -> Geometry:
     """Sizes and capacities of a resolved scenario."""
     model, kv, pool, ranks = scenario.model, scenario.kv, scenario.pool, scenario.gpus.tensor_parallel
-    heads = model.kv_heads_per_rank(ranks)
-    page = 2.0 * heads * model.head_dim * model.kv_bytes * kv.block_tokens
+    page = model.kv_elements(ranks) * model.kv_bytes * kv.block_tokens
     block = page * ranks * model.layers
-    stored = pool.boards * pool.board.memory if pool else 0.0
+    stage = page * ranks * -(-model.layers // scenario.gpus.pipeline_parallel)
+    stored = pool.boards * pool.board.memory / pool.shared_by if pool else 0.0
     ratio = kv.codec.ratio
     return Geometry(
         block_tokens=kv.block_tokens,
@@ -55,9 +62,10 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
         ranks=ranks,
         page_bytes=page,
         burst=kv.burst,
-        l1_blocks=int(scenario.l1_per_gpu * ranks // block),
+        l1_blocks=kv.blocks if kv.blocks is not None else int(scenario.l1_per_gpu * ranks // stage),
         l2_bytes=kv.l2 * ranks,
         l3_blocks=int(stored * ratio // block),
         l3_bytes=stored,
         ratio=ratio,
+        most_blocks=-(-(model.kept_tokens - 1) // kv.block_tokens) + 1 if model.kept_tokens else 0,
     )

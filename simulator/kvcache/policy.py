@@ -1,13 +1,13 @@
 """A KV policy: nine orthogonal parts, each the identity by default (design section 5).
 
-    layout     what is kept per token and layer: the model's own heads (MHA, GQA)
+    layout     what is kept per token and layer: the model's own heads (MHA, GQA), latent (MLA) or window
     codec      stored bytes per raw byte, by tier: 1/ratio in L3, raw in HBM
     retention  which tokens exist: all of them
     selection  which stored tokens a decode step reads: all, or at most `budget` of each sequence
     placement  tiers and eviction
     prefetch   who proposes far pages
     topology   colocated prefill and decode
-    sharing    no sequence shares blocks with another
+    sharing    private, or equal prefixes of prompts stored once (`prefix.py`)
     loop       one pass per token
 
 The composition law gives, per sequence of n cached tokens, what is *stored* (capacity), *read* (HBM traffic) and *moved*
@@ -56,7 +56,8 @@ class KvPolicy:
     def of(scenario: ScenarioResolved) -> KvPolicy:
         kv = scenario.kv
         placement = Placement(kv.l1, kv.l2, kv.eviction)
-        return KvPolicy(Layout.of(scenario.model), kv.codec, kv.selection, placement, scenario.prefetch)
+        layout = Layout.of(scenario.model)
+        return KvPolicy(layout, kv.codec, kv.selection, placement, scenario.prefetch, sharing=kv.sharing)
 
     @property
     def dense(self) -> bool:

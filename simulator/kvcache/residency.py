@@ -27,6 +27,7 @@ Others = Callable[[], Iterable[tuple[int, int]]]
 
 class Residency(Protocol):
     l1_blocks: int
+    l3_blocks: int
     l1_used: int
     l3_used: int
     far: dict[int, int]
@@ -55,6 +56,12 @@ class Residency(Protocol):
     def settled(self) -> bool:
         """Nothing is far: steps read no page from the pool until near_room() is used up."""
 
+    def resize(self, l3_blocks: int) -> None:
+        """L3 has room for so many blocks from now on."""
+
+    def lost(self) -> list[int]:
+        """What L3 holds is incomplete: the sequences that had blocks nowhere else, which have to be released."""
+
     def layers(self, far: int, blocks: int, layers: int) -> list[int]:
         """Far pages of each layer that a step reads, whose sequences read `blocks` blocks, `far` of them far."""
 
@@ -67,6 +74,7 @@ class Split:
         self.l1_blocks, self.l3_blocks, self.layers_per_block = l1_blocks, l3_blocks, layers
         self.l1_used = self.l3_used = self.claimed = self.homed = 0
         self.far: dict[int, int] = {}
+        self.demotions: list[tuple[int, int]] = []  # of the last `place`: sequence, blocks that it gave up
 
     def capacity(self) -> int:
         return self.l1_blocks + self.l3_blocks
@@ -80,6 +88,7 @@ class Split:
     def place(self, request: int, has: int, blocks: int, others: Others) -> int:
         room = self.l1_blocks - self.l1_used
         gone = self.far.setdefault(request, 0)
+        self.demotions.clear()
         near, demoted = blocks, 0
         if room < blocks:
             sequences = len(self.far)
@@ -109,6 +118,7 @@ class Split:
             spare = min(spare, need - demoted, self.l3_blocks - self.l3_used)
             if spare > 0:
                 self.far[other] += spare
+                self.demotions.append((other, spare))
                 self._home(spare)
                 self.l1_used -= spare
                 demoted += spare
@@ -129,6 +139,12 @@ class Split:
         far = self.far.pop(request, 0)
         self.l3_used -= far
         self.l1_used -= blocks - far
+
+    def resize(self, l3_blocks: int) -> None:
+        self.l3_blocks = l3_blocks
+
+    def lost(self) -> list[int]:
+        return [request for request, blocks in self.far.items() if blocks]
 
     def layers(self, far: int, blocks: int, layers: int) -> list[int]:
         return [far] * layers
@@ -185,6 +201,13 @@ class Lru:
         self._scan = max(0, self._scan - blocks)
         self._place(-blocks)
         self.l3_used = -(-self._home // self._layers)
+
+    def resize(self, l3_blocks: int) -> None:
+        self.l3_blocks = l3_blocks
+
+    def lost(self) -> list[int]:
+        self._home = self.l3_used = 0  # copies of what is in L1 have to be written again when it is evicted
+        return list(self.far) if self._total > self.l1_blocks else []
 
     def layers(self, far: int, blocks: int, layers: int) -> list[int]:
         """`blocks` is the scan: one page a layer and block; the partial block of each sequence is pinned in L1."""

@@ -8,12 +8,21 @@ and the difference is exposed stall. One read stream per replica moves pages at 
 are prefetched are served in the order of use; pages that a layer finds missing are demand and go first, and a prefetch
 that a layer waits for is served before any later one, so prefetch never delays demand. A read becomes serviceable one
 latency after it was issued, counted once per chain: transfers that are already in flight hide the latency of the next.
-Prefetches of layer l + window are issued when layer l is asked for, so they overlap its computation; a window that
-crosses the end of a step continues into the next one (the carry).
+Prefetches of layer l + window are decided when layer l is asked for, and issued when the predictor has answered, so they
+overlap its computation; a window that crosses the end of a step continues into the next one (the carry). A layer does not
+wait for a predictor: what was not issued when it asks is demand, and its proposals are dropped.
+
+Without priority (`fifo`) pages go in the order in which they were asked for, and demand queues behind the prefetches that were
+issued before it: what that costs is why there is a priority.
 
 Staging: a layer's pages, right or wrong, hold their space from issue until the layer has finished. The window is cut
 to what fits. A layer larger than the staging space is read on demand in waves (attention over pages is associative),
 each paying the latency.
+
+Transfers cost the kernels beside them bandwidth and SMs: while the stream is busy, a layer computes at 1 - `drag` of its
+speed (`hardware/interference.py`). Each layer's transfer also holds the stream for `setup` seconds, where a copy engine has
+to be told of every copy. A layer whose products run at the power limit saves power while it waits and then runs at higher
+clocks: of a wait, up to `boost` seconds are won back, and do not count as stall.
 
 Events: none; the replay is arithmetic over the layers, exact while no other flow shares a stage of the path with equal
 or higher priority.
@@ -24,6 +33,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
+
+TICK = 1e-12  # s: less is rounding
 
 
 @dataclass(slots=True)
@@ -59,6 +70,7 @@ class Outcome:
     moved: int  # pages moved or set in motion in this step
     wait: float  # page-seconds between a layer's asking and the arrival of what it had to wait for
     waited: int  # pages that had to be waited for
+    dragged: float = 0.0  # s that layers took longer beside transfers
 
 
 @dataclass(slots=True)
@@ -70,6 +82,7 @@ class Carry:
     left: list[float] = field(default_factory=list)
     ready: list[float] = field(default_factory=list)  # when the transfer may start
     free: float = 0.0  # when the stream is free
+    setup: float = 0.0  # s for which the pages of a layer hold the stream beside their bytes
 
     def reveal(self, far: Sequence[int], room: int, page_time: float) -> int:
         """For who knows the future: what was set in motion for this step's first layers is what they ask for, as far as it
@@ -79,7 +92,7 @@ class Carry:
             self.right.append(min(pages, room))
             room -= self.right[-1]
         self.wrong = [0] * len(self.right)
-        self.left = [pages * page_time for pages in self.right]
+        self.left = [_transfer(pages, page_time, self.setup) for pages in self.right]
         return sum(self.right)
 
     def lose(self, share: float, counts: Counts) -> None:
@@ -92,14 +105,41 @@ class Carry:
     def cancel(self, page_time: float, counts: Counts) -> int:
         """Nothing will read these pages any more: drop them; returns the pages that were never moved."""
         counts.useless += sum(self.right) + sum(self.wrong)
-        unmoved = int(sum(self.left) / page_time + 0.5) if page_time > 0.0 else 0
+        left = sum([max(0.0, seconds - self.setup) for seconds in self.left])  # the set-up comes before the pages
+        unmoved = int(left / page_time + 0.5) if page_time > 0.0 else 0
         self.right, self.wrong, self.left, self.ready, self.free = [], [], [], [], 0.0
         return unmoved
 
 
+def _transfer(pages: int, page_time: float, setup: float) -> float:
+    """Seconds for which the stream is held by the pages of one layer."""
+    return pages * page_time + setup if pages else 0.0
+
+
+def _beside(work: float, now: float, drag: float, free: float, ready: Sequence[float], left: Sequence[float]) -> float:
+    """Seconds that `work` begun at `now` takes beside the transfers ahead, which are served in turn from `free` on."""
+    begun, slow = now, 1.0 - drag
+    for earliest, seconds in zip(ready, left):
+        begin = free if free > earliest else earliest
+        free = begin + seconds
+        if free <= now:
+            continue
+        if begin > now:  # nothing moves until then
+            if work <= begin - now:
+                break
+            work -= begin - now
+            now = begin
+        done = (free - now) * slow
+        if work <= done:
+            return now + work / slow - begun
+        work -= done
+        now = free
+    return now + work - begun
+
+
 def on_demand(
     far: Sequence[int], compute: Sequence[float], host: float, head: float, page_time: float, latency: float,
-    pages_per_wave: int, counts: Counts,
+    pages_per_wave: int, counts: Counts, boost: float = 0.0,
 ) -> Outcome:  # fmt: skip
     """No prefetch: every layer asks for its pages when it is about to start, and waits for the last one.
 
@@ -109,6 +149,8 @@ def on_demand(
     for pages, seconds in zip(far, compute):
         if pages:
             exposed = -(-pages // pages_per_wave) * latency + pages * page_time
+            if boost:
+                exposed -= min(exposed, boost)
             stall += exposed
             end += exposed
             asked += pages
@@ -122,7 +164,7 @@ def on_demand(
 def streamed(
     far: Sequence[int], compute: Sequence[float], host: float, head: float, page_time: float, latency: float,
     issue_delay: float, window: int, right: Sequence[int], wrong: Sequence[int], wrap: bool, carry: Carry,
-    counts: Counts,
+    counts: Counts, drag: float = 0.0, boost: float = 0.0, fifo: bool = False,
 ) -> Outcome:  # fmt: skip
     """Prefetch `window` layers ahead.
 
@@ -139,11 +181,15 @@ def streamed(
     issued_right = carry.right + [0] * unasked + list(right[first:last])
     issued_wrong = carry.wrong + [0] * unasked + list(wrong[first:last])
     left = carry.left + [0.0] * unasked
-    left += [(pages + useless) * page_time for pages, useless in zip(issued_right[first:], issued_wrong[first:], strict=True)]
+    totals = zip(issued_right[first:], issued_wrong[first:], strict=True)
+    if carry.setup:
+        left += [_transfer(pages + useless, page_time, carry.setup) for pages, useless in totals]
+    else:
+        left += [(pages + useless) * page_time for pages, useless in totals]
     moved = sum(issued_right[first:]) + sum(issued_wrong[first:])
     ready_at = carry.ready + [0.0] * unasked
     free, issued, current = carry.free, first, 0
-    stall = wait = 0.0
+    stall = wait = dragged = 0.0
     waited = asked = demanded = late = 0
     end = host
     delay = issue_delay + latency
@@ -152,6 +198,13 @@ def streamed(
         while issued <= layer + window and issued < last:
             ready_at.append(ask + delay)
             issued += 1
+        if ready_at[layer] > ask + latency + TICK:  # the predictor is still at it
+            gone = issued_right[layer] + issued_wrong[layer]
+            issued_right[layer] = issued_wrong[layer] = 0
+            left[layer] = 0.0
+            moved -= gone
+            counts.issued -= gone
+            counts.dropped += gone
         pages = far[layer]
         missing = pages - issued_right[layer]
         asked += pages
@@ -179,8 +232,26 @@ def streamed(
             arrive = ask + latency
             need = missing * page_time
             start = arrive + need
-            overlaps = True  # later prefetches use the stream until the demand arrives
-            if current <= layer:
+            overlaps = not fifo  # later prefetches use the stream until the demand arrives
+            if fifo:
+                while current < issued and ready_at[current] <= arrive + TICK:
+                    begin = ready_at[current]
+                    if free > begin:
+                        begin = free
+                    free = begin + left[current]
+                    if current == layer and free > ask:
+                        own, full = issued_right[layer], (issued_right[layer] + issued_wrong[layer]) * page_time
+                        remaining = free - (begin if begin > ask else ask)
+                        behind = own if remaining >= full else ceil(own * (remaining / full) - 1e-9)
+                        late += behind
+                        waited += behind
+                        wait += behind * (free - 0.5 * remaining - ask)
+                    current += 1
+                if current <= layer:
+                    current = layer + 1
+                start = free = (free if free > arrive else arrive) + need
+                wait += missing * (start - need - arrive)
+            elif current <= layer:
                 current = layer + 1
                 segment, remaining = issued_right[layer] + issued_wrong[layer], left[layer]
                 if segment or remaining:
@@ -226,8 +297,16 @@ def streamed(
                         left[current] -= arrive - begin
                         break
                 free = start
-        stall += start - ask
-        end = start + compute[layer]
+        seconds, won = compute[layer], 0.0
+        if boost and start > ask:
+            won = min(start - ask, boost)
+            seconds -= won
+        stall += start - ask - won
+        end = start + seconds
+        if drag and current < issued:
+            longer = _beside(seconds, start, drag, free, ready_at[current:issued], left[current:issued])
+            dragged += longer - seconds
+            end = start + longer
     end += head
     counts.asked += asked
     counts.demand += demanded
@@ -245,4 +324,4 @@ def streamed(
         carry.free = free - end
     else:
         carry.right, carry.wrong, carry.left, carry.ready, carry.free = [], [], [], [], 0.0
-    return Outcome(end, stall, moved + demanded, wait, waited)
+    return Outcome(end, stall, moved + demanded, wait, waited, dragged)

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import simpy
 
 from simulator.hardware.fabric import DEMAND, PREFETCH, Fabric, Flow, Stage
-from simulator.prefetch.pipeline import Carry
+from simulator.prefetch.pipeline import TICK, Carry
 
 Stages = Iterable[tuple[str, float, float]]  # name, wire bytes/s, wire bytes per raw byte; `hardware.pool.Path` is one
 Process = Generator[simpy.Event, Any, None]
@@ -49,6 +49,7 @@ class _Segment:
     size: float  # raw bytes still to move
     ready: float  # when the first byte can move
     done: simpy.Event
+    due: float  # `ready`, whatever else is under way
     flow: Flow | None = None
     awaited: bool = False
 
@@ -57,8 +58,9 @@ class EventReplay:
     """Steps of one replica in a private simulation; what was prefetched for the next step stays under way between them."""
 
     def __init__(
-        self, stages: Stages, cap: float, page_bytes: float, latency: float, issue_delay: float = 0.0, now: float = 0.0
-    ):
+        self, stages: Stages, cap: float, page_bytes: float, latency: float, issue_delay: float = 0.0, now: float = 0.0,
+        setup: float = 0.0, drag: float = 0.0, boost: float = 0.0, fifo: bool = False,
+    ):  # fmt: skip
         """`cap`: raw bytes/s that outstanding requests sustain; `page_bytes`: raw bytes of one page on all ranks."""
         self.env = simpy.Environment(now)
         self.fabric = Fabric(self.env)
@@ -67,7 +69,9 @@ class EventReplay:
         self.page_bytes, self.latency, self.issue_delay = page_bytes, latency, issue_delay
         self._segments: deque[_Segment] = deque()  # of the layers from the one at work on
         self._queue: deque[_Segment] = deque()  # for the channel
-        self._more = self.env.event()
+        self._setup, self._drag, self._boost, self._fifo = setup, drag, boost, fifo
+        self._more, self._changed, self._busy = self.env.event(), self.env.event(), False
+        self._overtaken = self.env.event()  # somebody took the place of the head of the queue
         self._held = self._most = 0
         self.env.process(self._channel())
 
@@ -96,7 +100,7 @@ class EventReplay:
         rate = min(stage.rate / weight for stage, weight in self.path)
         for right, wrong, left, ready in zip(carry.right, carry.wrong, carry.left, carry.ready):
             size = left * rate if left else 0.0
-            self._segments.append(self._send(right, right + wrong, size, max(ready, carry.free)))
+            self._segments.append(self._send(right, right + wrong, size, max(ready, carry.free), ready))
         if self.env.now < 0.0:
             self.env.run(until=0.0)
 
@@ -119,7 +123,7 @@ class EventReplay:
                 self._hold(-wave)  # attention over these pages is done before the next wave takes their place
                 pages -= wave
             stalls.append(env.now - ask)
-            yield env.timeout(seconds)
+            yield env.timeout(seconds - min(env.now - ask, self._boost))
         yield env.timeout(head)
 
     def _layers(
@@ -138,9 +142,13 @@ class EventReplay:
             for later in range(issued, min(layer + window, last) + 1):
                 self._issue(right[later], wrong[later])
             segment = self._segments[0]
+            if segment.due > ask + self.latency + TICK:
+                self._withdraw(segment)
             missing = max(0, far[layer] - segment.right)
             arrivals = []
-            if missing:
+            if missing and self._fifo:
+                arrivals.append(self._queued(missing))
+            elif missing:
                 arrivals.append(self._demand(missing))
             if not segment.done.triggered:
                 segment.awaited = True
@@ -149,22 +157,64 @@ class EventReplay:
                 arrivals.append(segment.done)
             yield env.all_of(arrivals)
             stalls.append(env.now - ask)
-            yield env.timeout(compute[layer])
+            yield from self._compute(compute[layer] - min(env.now - ask, self._boost))
             self._hold(-missing - segment.pages)
             self._segments.popleft()
         yield env.timeout(head)
+
+    def _compute(self, work: float) -> Process:
+        """Work at full speed while the channel is idle, slower by `drag` while it carries pages."""
+        env = self.env
+        if not self._drag:
+            yield env.timeout(work)
+            return
+        while True:
+            speed, begun = 1.0 - self._drag * self._busy, env.now
+            done = env.timeout(work / speed)
+            yield done | self._changed
+            if done.processed:
+                return
+            work -= (env.now - begun) * speed
 
     def _demand(self, pages: int) -> simpy.Event:
         self._hold(pages)
         return self.fabric.move(pages * self.page_bytes, self.path, DEMAND, latency=self.latency, tag="demand").done
 
+    def _queued(self, pages: int) -> simpy.Event:
+        """Demand without priority: behind what was ready to go before it."""
+        self._hold(pages)
+        ready = self.env.now + self.latency
+        segment = _Segment(0, 0, pages * self.page_bytes, ready, self.env.event(), ready)
+        behind = 0
+        while behind < len(self._queue) and self._queue[behind].due <= ready + TICK:
+            behind += 1
+        self._queue.insert(behind, segment)
+        if behind == 0 and not self._overtaken.triggered:
+            self._overtaken.succeed()
+        if not self._more.triggered:
+            self._more.succeed()
+        return segment.done
+
+    def _withdraw(self, segment: _Segment) -> None:
+        """The predictor has not answered yet, and the layer asks for itself."""
+        self._hold(-segment.pages)
+        if segment in self._queue:
+            self._queue.remove(segment)
+            if not self._overtaken.triggered:
+                self._overtaken.succeed()
+        segment.right = segment.pages = 0
+        if not segment.done.triggered:
+            segment.done.succeed()
+
     def _issue(self, right: int, wrong: int) -> None:
         pages = right + wrong
         ready = self.env.now + self.issue_delay + self.latency
-        self._segments.append(self._send(right, pages, pages * self.page_bytes, ready))
+        # the set-up takes the stream's time as bytes would
+        rate = min(stage.rate / weight for stage, weight in self.path) if self._setup and pages else 0.0
+        self._segments.append(self._send(right, pages, pages * self.page_bytes + self._setup * rate, ready))
 
-    def _send(self, right: int, pages: int, size: float, ready: float) -> _Segment:
-        segment = _Segment(right, pages, size, ready, self.env.event())
+    def _send(self, right: int, pages: int, size: float, ready: float, due: float | None = None) -> _Segment:
+        segment = _Segment(right, pages, size, ready, self.env.event(), ready if due is None else due)
         if not pages and not size:
             segment.done.succeed()
             return segment
@@ -178,14 +228,26 @@ class EventReplay:
         """The prefetches, one segment after the other."""
         while True:
             while self._queue:
-                segment = self._queue.popleft()
-                yield self.env.timeout(max(0.0, segment.ready - self.env.now))
+                segment = self._queue[0]
+                self._overtaken = self.env.event()
+                yield self.env.timeout(max(0.0, segment.ready - self.env.now)) | self._overtaken
+                if self._overtaken.triggered:
+                    continue
+                self._queue.popleft()
                 priority = DEMAND if segment.awaited else PREFETCH
                 segment.flow = self.fabric.move(segment.size, self.path, priority, tag="prefetch")
+                self._carrying(True)
                 yield segment.flow.done
+                self._carrying(False)
                 segment.done.succeed()
             self._more = self.env.event()
             yield self._more
+
+    def _carrying(self, busy: bool) -> None:
+        self._busy = busy
+        if self._drag:
+            self._changed.succeed()
+            self._changed = self.env.event()
 
     def _hold(self, pages: int) -> None:
         self._held += pages
@@ -195,12 +257,13 @@ class EventReplay:
 def replay_by_events(
     far: Sequence[int], compute: Sequence[float], host: float, head: float, stages: Stages, cap: float, page_bytes: float,
     latency: float, issue_delay: float = 0.0, window: int = 0, right: Sequence[int] = (), wrong: Sequence[int] = (),
-    wrap: bool = False, carry: Carry | None = None, pages_per_wave: int = 1 << 62,
+    wrap: bool = False, carry: Carry | None = None, pages_per_wave: int = 1 << 62, drag: float = 0.0, boost: float = 0.0,
+    fifo: bool = False,
 ) -> Replayed:  # fmt: skip
     """One step by itself; window 0 is on demand. `carry` is the one given to `pipeline.streamed`, before the call."""
     carry = carry or Carry()
     early = min([0.0, carry.free, *carry.ready])  # what moved between the steps is played as well
-    replay = EventReplay(stages, cap, page_bytes, latency, issue_delay, now=early)
+    replay = EventReplay(stages, cap, page_bytes, latency, issue_delay, early, carry.setup, drag, boost, fifo)
     replay.adopt(carry)
     if window:
         return replay.streamed(far, compute, host, head, window, right, wrong, wrap)

@@ -52,25 +52,25 @@ class ByEvents:
         self.steps = self.held = 0
         streamed, on_demand = far_module.streamed, far_module.on_demand
 
-        def streamed_twice(*args: Any) -> Outcome:
+        def streamed_twice(*args: Any, **costs: Any) -> Outcome:
             far, compute, host, head, _, latency, delay, window, right, wrong, wrap, carry, _ = args
             before: Carry = deepcopy(carry)
-            outcome = streamed(*args)
+            outcome = streamed(*args, **costs)
             memory = self.memory
             twin = replay_by_events(
                 far, compute, host, head, memory.path.read, memory.path.read_cap, memory.geometry.layer_bytes, latency, delay,
-                window, right, wrong, wrap, before,
+                window, right, wrong, wrap, before, **costs,
             )  # fmt: skip
             self._compare(outcome, twin.end, twin.stalls, twin.held)
             return outcome
 
-        def on_demand_twice(*args: Any) -> Outcome:
+        def on_demand_twice(*args: Any, **costs: Any) -> Outcome:
             far, compute, host, head, _, latency, wave, _ = args
-            outcome = on_demand(*args)
+            outcome = on_demand(*args, **costs)
             memory = self.memory
             twin = replay_by_events(
                 far, compute, host, head, memory.path.read, memory.path.read_cap, memory.geometry.layer_bytes, latency,
-                pages_per_wave=wave,
+                pages_per_wave=wave, **costs,
             )  # fmt: skip
             self._compare(outcome, twin.end, twin.stalls, twin.held)
             return outcome

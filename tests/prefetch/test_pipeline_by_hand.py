@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from simulator.prefetch.pipeline import Carry, Counts, Outcome, on_demand, streamed
@@ -81,11 +81,53 @@ def test_without_latency_a_layer_takes_the_longer_of_compute_and_transfer(comput
 def test_period_with_latency(compute: float, transfer: float, latency: float, delay: float, window: int) -> None:
     """max(x, c, (c + delay + latency + x) / (window + 1)): the link, the GPU, or the chain of window + 1 layers.
 
-    For window 1: max(x, c, (c + latency + x) / 2).
+    For window 1: max(x, c, (c + latency + x) / 2). Holds while the predictor answers before the layer asks itself.
     Would catch: a latency a layer, a window that is one too long, a predictor's latency that costs nothing.
     """
+    assume(delay <= window * compute)
     expected = max(transfer, compute, (compute + delay + latency + transfer) / (window + 1))
     assert period(compute, transfer, latency, window, delay) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("window", [1, 3, 8])
+def test_a_layer_does_not_wait_for_a_predictor(window: int) -> None:
+    """A predictor that takes longer than the step: every layer asks for itself, c + latency + x each, nothing is issued.
+
+    Would catch: a slow predictor that delays demand, pages that it moves all the same.
+    """
+    far, counts = [PAGES] * 8, Counts(issued=70, proposed=70)
+    outcome = streamed(
+        far, [1.0] * 8, 0.0, 0.0, 0.2, 0.1, 1e3, window, far, [0] * 8, False, Carry(), counts
+    )  # fmt: skip
+    assert outcome.end == pytest.approx(8 * (1.0 + 0.1 + 2.0)) and outcome.moved == 80
+    assert (counts.issued, counts.dropped, counts.demand, counts.in_time, counts.late) == (0, 70, 80, 0, 0)
+
+
+def test_a_predictor_that_answers_in_time_for_some_layers() -> None:
+    """c = 1, x = 0.5, latency 0, delay 1.2, 2 layers ahead: layers 0 and 1 (decided at 0) are demand, 2 on are in time.
+
+    Layer 0 ends at 1.5. Layer 1 is asked for at 1.5, after the answer at 1.2: it is late by its transfer, 1.2 + 0.5 - 1.5.
+    Would catch: answers counted from the layer that they are about, not from the one that was at work.
+    """
+    far, counts = [PAGES] * 4, Counts()
+    outcome = streamed(far, [1.0] * 4, 0.0, 0.0, 0.05, 0.0, 1.2, 2, far, [0] * 4, False, Carry(), counts)
+    assert counts.demand == PAGES and counts.late > 0
+    assert outcome.end == pytest.approx(1.5 + (0.2 + 1.0) + 1.0 + 1.0)
+
+
+@pytest.mark.parametrize(("fifo", "expected"), [(False, 1.0 + 2.0 + 0.5), (True, 2.0 + 1.0 + 2.0 + 0.5)])
+def test_priority_of_demand(fifo: bool, expected: float) -> None:
+    """The step before set 10 useless pages of layer 2 in motion, 2 s are left of them; layer 0 asks for 10 pages, 1 s.
+
+    With priority layer 0 starts at 1, and computes while the rest crosses; without, it waits its turn and starts at 3.
+    Would catch: a switch that changes nothing, demand that is served twice.
+    """
+    carry = Carry([0, 0, 0], [0, 0, 10], [0.0, 0.0, 2.0], [0.0, 0.0, 0.0])
+    none = [0] * 6
+    outcome = streamed(
+        [10, 0, 0], [2.0, 0.25, 0.25], 0.0, 0.0, 0.1, 0.0, 0.0, 1, none, none, True, carry, Counts(), fifo=fifo
+    )  # fmt: skip
+    assert outcome.end == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("compute", "transfer", "expected"), [(1.0, 3.0, 12.0), (3.0, 1.0, 13.5), (1.0, 1.3, 5.5)])

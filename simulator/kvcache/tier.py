@@ -1,0 +1,215 @@
+"""A tier that evicts: a bounded set of pages, of which the one with the lowest key goes first.
+
+A page is a number. Who uses the tier tells it of batches of distinct pages that are used together (the pages of a layer
+group in a decode step; the blocks of a request in a recorded prefix trace). A policy (`eviction`) gives every used page a
+key; what was not held comes in; then the pages with the lowest keys leave until the rest fits.
+Capacity is enforced between batches, and a newcomer may leave at once (bypass).
+
+Victims come from a buffer of the lowest keys, kept sorted. It is filled by a partial sort of all that is held; a page that
+gets a key below the buffer's edge joins it, one whose key has changed is skipped. So a batch costs a few vector operations
+of its own size, and the tier's size only once in every eighth of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from simulator.kvcache.eviction import Policy
+
+Ids = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+LEAST_BUFFER = 64
+
+
+class Tier:
+    def __init__(self, policy: Policy, capacity: int, pages: int = 0, weight: NDArray[np.int64] | None = None):
+        """`capacity` in units of weight; `weight`: of page number p, weight[p % len(weight)] (1 if absent)."""
+        self.policy, self.capacity = policy, capacity
+        self.used = 0
+        self.batch = 0  # batches so far
+        self.held = np.zeros(pages, np.bool_)
+        self.key = np.zeros(pages, np.float64)
+        self._weight = weight
+        self._buffer = np.zeros(0, np.int64)  # pages by key, lowest first
+        self._buffer_key = np.zeros(0, np.float64)
+        self._edge = -np.inf  # no page outside the buffer has a lower key
+        self._complete = False  # no page that can leave is outside the buffer
+        self._late: list[tuple[Ids, NDArray[np.float64]]] = []  # keys below the edge, to be merged
+        self._late_count = 0
+        self._merged = False  # into this buffer
+
+    def resize(self, pages: int) -> None:
+        """Numbers up to `pages` may be used."""
+        more = pages - len(self.held)
+        if more > 0:
+            self.held = np.concatenate([self.held, np.zeros(more, np.bool_)])
+            self.key = np.concatenate([self.key, np.zeros(more)])
+
+    def weigh(self, ids: Ids) -> int:
+        if self._weight is None:
+            return len(ids)
+        return int(self._weight[ids % len(self._weight)].sum())
+
+    def use(self, ids: Ids) -> tuple[Bools, Ids, Ids]:
+        """A batch, in the order of use: which of them were held, those that came in and stayed, those that left for it."""
+        held = self.held[ids]
+        self.batch += 1
+        new = ids[~held]
+        if self.policy.static:
+            keys = self.policy.keys(self, new, held[~held])
+        else:
+            keys = self.policy.keys(self, ids, held)
+            if len(new) < len(ids):
+                self._set(ids[held], keys[held])
+                keys = keys[~held]
+        if not len(new):
+            return held, new, self.shrink()
+        came, gone = self._admit(new, keys)
+        return held, came, gone
+
+    def _admit(self, new: Ids, keys: NDArray[np.float64]) -> tuple[Ids, Ids]:
+        """Newcomers and what is held compete; among equals the newcomer leaves. Those that stay, and those that left."""
+        excess = self.used + self.weigh(new) - self.capacity
+        none = new[:0]
+        if excess <= 0:
+            self.insert(new, keys)
+            return new, none
+        if self.used <= self.capacity:  # if all newcomers are below all that is held, nothing moves
+            lowest = self._peek(1)
+            if not len(lowest) or keys.max() <= self.key[lowest[0]]:
+                if self.used >= self.capacity:
+                    self.policy.evicted(self, new, keys)
+                    return none, none
+                order = np.lexsort((new, keys))
+                leave = self._until(new[order], excess)
+                self.policy.evicted(self, new[order[:leave]], keys[order[:leave]])
+                stay = np.sort(order[leave:])
+                if len(stay):
+                    self.insert(new[stay], keys[stay])
+                return new[stay], none
+        old = self._peek(excess)
+        both = np.concatenate([new, old])
+        all_keys = np.concatenate([keys, self.key[old]])
+        is_old = np.arange(len(both)) >= len(new)
+        order = np.lexsort((both, is_old, all_keys))
+        left = order[: self._until(both[order], excess)]
+        self.policy.evicted(self, both[left], all_keys[left])
+        gone = both[left[left >= len(new)]]
+        self.held[gone] = False
+        self.used -= self.weigh(gone)
+        stays = np.ones(len(new), np.bool_)
+        stays[left[left < len(new)]] = False
+        came = new[stays]
+        self.insert(came, keys[stays])
+        return came, gone
+
+    def _until(self, ids: Ids, excess: int) -> int:
+        """How many of these, from the first, weigh `excess`; all if they do not."""
+        if self._weight is None:
+            return min(excess, len(ids))
+        if len(self._weight) == 1:
+            return min(-(-excess // int(self._weight[0])), len(ids))
+        return min(int(np.searchsorted(np.cumsum(self._weight[ids % len(self._weight)]), excess)) + 1, len(ids))
+
+    def put(self, ids: Ids) -> None:
+        """These pages, not held so far, come in with the keys they have; nothing leaves yet."""
+        self.held[ids] = True
+        self.used += self.weigh(ids)
+
+    def insert(self, ids: Ids, keys: NDArray[np.float64]) -> None:
+        """These pages, not held so far, come in with these keys."""
+        self._set(ids, keys)
+        self.put(ids)
+
+    def rekey(self, ids: Ids, keys: NDArray[np.float64]) -> None:
+        self._set(ids, keys)
+
+    def drop(self, ids: Ids) -> Ids:
+        """These pages are gone for another reason than eviction; of them, those that were held."""
+        gone = ids[self.held[ids]]
+        self.held[gone] = False
+        self.used -= self.weigh(gone)
+        return gone
+
+    def shrink(self) -> Ids:
+        """Evict down to the capacity: the pages that leave, in order. What is pinned stays."""
+        excess = self.used - self.capacity
+        if excess <= 0:
+            return np.zeros(0, np.int64)
+        gone = self._peek(excess)
+        self.policy.evicted(self, gone, self.key[gone])
+        self.held[gone] = False
+        self.used -= self.weigh(gone)
+        return gone
+
+    def _set(self, ids: Ids, keys: NDArray[np.float64]) -> None:
+        below = keys < self._edge
+        if below.any():
+            late, late_keys = ids[below], keys[below]
+            same = self.held[late] & (self.key[late] == late_keys)  # already there with this key
+            if same.any():
+                late, late_keys = late[~same], late_keys[~same]
+            self._late.append((late, late_keys))
+            self._late_count += len(late)
+            if self._late_count > LEAST_BUFFER + len(self._buffer) // 4:  # filling the buffer anew is cheaper
+                self._buffer, self._buffer_key, self._edge = self._buffer[:0], self._buffer_key[:0], -np.inf
+                self._late, self._late_count, self._complete = [], 0, False
+        self.key[ids] = keys
+
+    def _peek(self, excess: int) -> Ids:
+        """The fewest pages with the lowest keys that weigh at least `excess`, in order; all that can leave if less is held."""
+        if self._late:
+            self._merge()
+        while True:
+            ids, keys = self._buffer, self._buffer_key
+            look = excess + LEAST_BUFFER
+            while True:
+                part = ids[:look]
+                valid = np.flatnonzero(self.held[part] & (self.key[part] == keys[:look]))
+                if len(valid) and self._merged:  # a page that got back an earlier key is there twice
+                    valid = valid[np.sort(np.unique(part[valid], return_index=True)[1])]
+                found = part[valid]
+                take = self._until(found, excess)
+                if self.weigh(found[:take]) >= excess or look >= len(ids):
+                    break
+                look *= 2
+            if len(valid):
+                self._buffer, self._buffer_key = ids[valid[0] :], keys[valid[0] :]
+            if self.weigh(found[:take]) >= excess or self._complete:
+                return found[:take]
+            self._refill(excess)
+
+    def _merge(self) -> None:
+        ids = np.concatenate([late for late, _ in self._late])
+        keys = np.concatenate([late for _, late in self._late])
+        self._late, self._late_count, self._merged = [], 0, True
+        order = np.lexsort((ids, keys))
+        ids, keys = ids[order], keys[order]
+        at = np.searchsorted(self._buffer_key, keys)
+        self._buffer, self._buffer_key = np.insert(self._buffer, at, ids), np.insert(self._buffer_key, at, keys)
+
+    def _refill(self, excess: int) -> None:
+        held = np.flatnonzero(self.held)
+        keys = self.key[held]
+        movable = keys < np.inf
+        if not movable.all():
+            held, keys = held[movable], keys[movable]
+        most = max(2 * excess, len(held) // 8, LEAST_BUFFER)
+        self._late, self._late_count, self._complete, self._merged, self._edge = [], 0, True, False, np.inf
+        if most < len(held):
+            edge = float(np.partition(keys, most)[most])
+            low = keys <= edge  # with all that are equal to the edge, so that ties do not depend on the partition
+            if not low.all():
+                held, keys = held[low], keys[low]
+                self._complete, self._edge = False, edge
+        order = np.argsort(keys, kind="stable")
+        self._buffer, self._buffer_key = held[order], keys[order]
+
+    @property
+    def bytes(self) -> int:
+        return self.held.nbytes + self.key.nbytes + self._buffer.nbytes + self._buffer_key.nbytes

@@ -1,0 +1,1 @@
+"""Real models of token ids, trained and evaluated on recorded text: what a next-token predictor achieves, measured."""
