@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from fractions import Fraction
+from functools import lru_cache
 from math import inf, isfinite, isinf, isnan
 
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -33,6 +34,7 @@ UNITS: dict[str, dict[str, Fraction]] = {
     "money": {"USD": Fraction(1)},
     "money_rate": {"USD/h": Fraction(1)},
     "money_per_size": {f"USD/{unit}": 1 / factor for unit, factor in _SIZES.items()},
+    "power_per_size": {f"W/{unit}": 1 / factor for unit, factor in _SIZES.items()},
     "money_per_energy": {f"USD/{unit}": Fraction(1, joules) for unit, joules in _JOULES.items()},
     "request_rate": {f"{who}/{unit}": f for who in ("", "req", "requests") for unit, f in _PER.items()},
     "tokens": {"tokens": Fraction(1), "token": Fraction(1)},
@@ -42,12 +44,14 @@ UNITS: dict[str, dict[str, Fraction]] = {
 _EXAMPLES = {
     "time": ("10", "us"), "size": ("12", "GiB"), "rate": ("25", "GB/s"), "flops": ("312", "TFLOP/s"),
     "power": ("400", "W"), "money": ("100", "USD"), "money_rate": ("2", "USD/h"), "money_per_size": ("8", "USD/GB"),
+    "power_per_size": ("0.3", "W/GB"),
     "money_per_energy": ("0.1", "USD/kWh"), "request_rate": ("4", "/s"), "tokens": ("512", "tokens"),
     "number": ("0.9", ""),
 }  # fmt: skip
 _NAMES = {
     "time": "a time", "size": "a size", "rate": "a rate", "flops": "a compute rate", "power": "a power",
     "money": "an amount of money", "money_rate": "a rent", "money_per_size": "a price per size",
+    "power_per_size": "a power per size",
     "money_per_energy": "a price of energy", "request_rate": "a request rate", "tokens": "a number of tokens",
     "number": "a plain number",
 }  # fmt: skip
@@ -85,6 +89,7 @@ def parse(text: str, dimension: str) -> float:
     return exact
 
 
+@lru_cache(maxsize=4096)  # a sweep writes the same values for every point
 def format_quantity(value: float, dimension: str) -> str:
     """The shortest text that parses to exactly `value`: at most nine digits and a unit, else the base unit in full."""
     base = next(iter(UNITS[dimension]), "")

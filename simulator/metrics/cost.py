@@ -2,10 +2,11 @@
 
     energy   GPU: idle + (decode - idle) * HBM utilisation + (prefill - idle) * tensor-core utilisation, at most prefill,
              for each step (`hardware/power.py`)
-             board: idle + (active - idle) * utilisation of its busiest stage;  switch and host: constant
+             board: idle + (active - idle) * utilisation of its busiest stage;  its memory, switch, adapter, host: constant
     purchase (sum of prices) / (years * utilisation) + energy * PUE * price of electricity
     rent     GPU rent (its power included), the pool as under purchase
 
+A replica pays its part of a pool that several share.
 USD per million output tokens = USD of the run's time / output tokens.
 """
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.metrics.steps import Steps
-from simulator.scenario.resolved import ScenarioResolved
+from simulator.scenario.resolved import Pool, ScenarioResolved, Switch
 
 YEAR = 365 * 86400.0
 
@@ -45,7 +46,10 @@ def energy(scenario: ScenarioResolved, steps: Steps, makespan: float, pool_utili
     if pool:
         board = pool.board
         power = pool.boards * (board.idle_power + (board.active_power - board.idle_power) * pool_utilization)
-        boards = (power + (pool.switch.power if pool.switch else 0.0)) * makespan
+        power += pool.boards * board.memory * pool.memory_power
+        power += pool.boards * pool.links_per_board * pool.link.power
+        power += sum(count * switch.power for count, switch in _switches(pool))
+        boards = power * makespan / pool.shared_by
     return Energy(count * (gpu.idle_power * makespan + above_idle), boards, scenario.cost.host_power * makespan)
 
 
@@ -56,7 +60,8 @@ def usd_per_hour(scenario: ScenarioResolved, joules: Energy, makespan: float) ->
     boards = 0.0
     if pool:
         stored = pool.boards * pool.board.memory * pool.memory_price
-        boards = pool.boards * pool.board.price + stored + (pool.switch.price if pool.switch else 0.0)
+        boards = pool.boards * (pool.board.price + pool.links_per_board * pool.link.price) + stored
+        boards = (boards + sum(count * switch.price for count, switch in _switches(pool))) / pool.shared_by
     renting = cost.basis == "rent"
     billed = joules.pool if renting else joules.total
     return {
@@ -65,3 +70,9 @@ def usd_per_hour(scenario: ScenarioResolved, joules: Energy, makespan: float) ->
         "host": 0.0 if renting else cost.host_price / lifetime_hours,
         "electricity": billed * cost.pue * cost.electricity / makespan * 3600 if makespan else 0.0,
     }
+
+
+def _switches(pool: Pool) -> list[tuple[int, Switch]]:
+    """(how many, what) between boards and GPUs."""
+    levels = ((1, pool.switch), (pool.leaves, pool.leaf))
+    return [(count, switch) for count, switch in levels if switch is not None]

@@ -45,15 +45,16 @@ def check_requests(recorder: Recorder, columns: dict[str, NDArray[Any]]) -> None
 def check_tokens(recorder: Recorder, steps: Steps, prompt: NDArray[np.int64], output: NDArray[np.int64]) -> None:
     """INV-TOKENS: tokens given out are those asked for; prompts are computed once, and again after preemptions only."""
     done = np.array(recorder.status) == FINISHED
-    emitted, asked = int(steps.rows.sum()), int(output[done].sum())
+    given_up = [tokens for _, _, tokens, _ in recorder.aborted]
+    emitted, asked = int(steps.rows.sum()), int(output[done].sum()) + sum(given_up)
     require("INV-TOKENS", emitted == asked, f"{asked} tokens asked for, {emitted} given out")
     gaps = int(steps.decodes.sum()) + sum(not within for *_, within in recorder.gaps)
-    expected = int((output[done] - 1).sum())
+    expected = int((output[done] - 1).sum()) + sum(max(0, tokens - 1) for tokens in given_up)
     require("INV-TOKENS", gaps == expected, f"{expected} gaps between tokens expected, {gaps} recorded")
-    computed, needed = int(steps.prefill.sum()), int(prompt[done].sum())
-    if not recorder.spans:
-        require("INV-TOKENS", computed == needed, f"{needed} prompt tokens, {computed} computed")
-    require("INV-TOKENS", computed >= needed, f"{needed} prompt tokens, only {computed} computed")
+    computed, needed = int(steps.prefill.sum()) + sum(recorder.cached_tokens), int(prompt[done].sum())
+    if not recorder.spans and not recorder.aborted:
+        require("INV-TOKENS", computed == needed, f"{needed} prompt tokens, {computed} computed or found in the prefix cache")
+    require("INV-TOKENS", computed >= needed, f"{needed} prompt tokens, only {computed} computed or found in the prefix cache")
 
 
 def check_attribution(columns: dict[str, NDArray[Any]]) -> None:
@@ -112,12 +113,14 @@ def check_traffic(traffic: Traffic) -> None:
         require("INV-RATES", rate <= capacity * (1 + RELATIVE), f"{stage} carries {rate:g} B/s of {capacity:g}")
 
 
-def check_little(columns: dict[str, NDArray[Any]], presence: float, gaps: float) -> None:
+def check_little(recorder: Recorder, columns: dict[str, NDArray[Any]], presence: float, gaps: float) -> None:
     """INV-LITTLE: the integral of the number in system, as the engine counted it, is the sum of the sojourns; that of the
     number between first and last token, from the gaps between tokens, the sum of those times."""
     done = columns["status"] == "finished"
     sojourns = float((columns["finished_s"] - columns["arrival_s"])[done].sum())
+    sojourns += sum(at - float(columns["arrival_s"][request]) for request, at, _, _ in recorder.aborted)
     require("INV-LITTLE", close(presence, sojourns), f"integral of the number in system {presence!r}, sojourns {sojourns!r}")
     decoding = float((columns["finished_s"] - columns["first_token_s"])[done].sum())
+    decoding += sum(last - recorder.first_token[request] for request, _, tokens, last in recorder.aborted if tokens)
     message = f"gaps between tokens sum to {gaps!r} s, the times from first to last token to {decoding!r} s"
     require("INV-LITTLE", abs(gaps - decoding) <= RELATIVE * max(decoding, sojourns), message)

@@ -28,12 +28,14 @@ COLUMNS = {
     "input_tokens": "prompt tokens",
     "output_tokens": "tokens asked for",
     "status": "finished, rejected or aborted",
+    "taken_s": "when the engine took the request up: at the end of the step in which it arrived",
     "admitted_s": "first admission to the batch",
     "first_token_s": "end of the step that gave the first token",
     "finished_s": "end of the step that gave the last token",
     "ttft_s": "first token - arrival",
     "tpot_s": "(end to end - TTFT) / (tokens - 1); empty for one token",
     "e2e_s": "last token - arrival",
+    "cached_tokens": "prompt tokens found in the prefix cache, over all admissions",
     "preemptions": "times the request lost its blocks and was computed again",
     "queue_s": "time in the queue, before and after the first token",
     "ttft_queue_s": "time in the queue before the first token",
@@ -49,7 +51,7 @@ def request_columns(
     status = np.array(recorder.status)
     done = status == FINISHED
     first, last = np.array(recorder.first_token), np.array(recorder.finished)
-    ttft, e2e = first - arrival, last - arrival
+    ttft, e2e = np.where(done, first - arrival, np.nan), last - arrival
     tpot = np.divide(e2e - ttft, output - 1, out=np.full(len(arrival), np.nan), where=done & (output > 1))
     queue_first, queue_later = np.array(recorder.queue_first), np.array(recorder.queue_later)
     columns: dict[str, NDArray[Any]] = {
@@ -58,12 +60,14 @@ def request_columns(
         "input_tokens": prompt,
         "output_tokens": output,
         "status": np.array(STATUS)[status],
+        "taken_s": _taken(arrival, steps),
         "admitted_s": np.array(recorder.admitted),
         "first_token_s": first,
         "finished_s": last,
         "ttft_s": ttft,
         "tpot_s": tpot,
         "e2e_s": e2e,
+        "cached_tokens": np.array(recorder.cached_tokens),
         "preemptions": np.array(recorder.preemptions),
         "queue_s": np.where(done, queue_first + queue_later, np.nan),
         "ttft_queue_s": np.where(done, queue_first, np.nan),
@@ -85,6 +89,15 @@ def request_columns(
         ttft_parts[f"ttft_{part}_s"] = np.where(done, before, np.nan)
         columns[f"{part}_s"] = np.where(done, before + after, np.nan)
     return columns | ttft_parts
+
+
+def _taken(arrival: Floats, steps: Steps) -> Floats:
+    """The end of the step in which each arrival falls; the arrival itself where none runs."""
+    if not len(steps.end):
+        return arrival
+    at = np.minimum(np.searchsorted(steps.end, arrival), len(steps.end) - 1)
+    begin, end = steps.end[at] - steps.duration[at], steps.end[at]
+    return np.where((begin < arrival) & (arrival < end), end, arrival)
 
 
 def weighted_percentiles(values: Floats, weights: NDArray[np.int64]) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ The parts of a step are computed from the same expressions as its duration, so t
     host          engine overhead        link, pool_memory, dma, staging   exposed waits for far pages, by the stage that
     decompress    GPU codec kernels, and exposed waits where the FPGA engines bound the path
     writeback     waits for L2 space
+Kernels that run longer beside transfers wait for HBM: that time is in `hbm`. A predictor on the GPU is in `compute`.
 """
 
 from __future__ import annotations
@@ -29,23 +30,26 @@ PARTS = (*WORK, "host", *WAITS)
 
 @dataclass(frozen=True)
 class StepTimes:
-    """What the step model says of one kind of step, without the work of attention: seconds by part."""
+    """What the step model says of one kind of step, without the work of attention: seconds by part, and by what draws power."""
 
     base: float
     compute: float
     hbm: float
     collective: float
     launch: float
+    attention: float  # s per token of decode context, all layers
+    streaming: float  # HBM s at full rate
+    computing: float  # tensor-core s at full rate
 
 
 @dataclass(frozen=True)
 class StepLaw:
     """The step model as the metrics need it; told by who ran the simulation."""
 
-    host: float
-    attention: float  # s per context token of decodes, all layers
+    host: float  # s of host time per step
+    host_per_row: float  # and per token given out
     attention_is_compute: bool
-    load: dict[str, tuple[float, float]]  # (HBM s, tensor-core s) at full rate: per step, token, context, head, row
+    context_load: tuple[float, float]  # (HBM s, tensor-core s) at full rate per token of decode context, all layers
     shapes: dict[tuple[int, int, int], StepTimes]  # (tokens, rows, attention kernels) -> times
     stall_kind: str  # the part that exposed waits for far pages belong to
 
@@ -72,14 +76,18 @@ class Steps:
         self.decodes: Ints = runs["decodes"][self.run]
         self.prefill: Ints = runs["prefill"][self.run]
         self.rows: Ints = runs["rows"][self.run]
-        context = runs["context"][self.run] + self.decodes * within
+        context = runs["context"][self.run] + runs["growth"][self.run] * within
         found, self._shape = shapes(runs)
         self._times = [law.shapes[shape] for shape in found]
         base = self._column("base")
         extra = (runs["prefill_compute"] + runs["prefill_hbm"])[self.run]
-        self.attention: Floats = law.attention * context
+        self.attention: Floats = self._column("attention") * context
         self.duration: Floats = base + self.attention + extra
         self.duration[self.first[far["run"]]] = far["duration"]
+        self.given = recorder.given.arrays()
+        self._bounds = recorder.bounds
+        self._given_at: Ints = self.first[self.given["run"]]
+        self.duration[self._given_at] = self.given["duration"]
         self.context: Ints = context
 
     def _column(self, name: str) -> Floats:
@@ -110,29 +118,45 @@ class Steps:
             compute = compute + self.attention
         else:
             hbm = hbm + self.attention
-        zero = np.zeros(len(self.run))
+        zero: Floats = np.zeros(len(self.run))
+        host: Floats = np.asarray(law.host + law.host_per_row * self.rows, dtype=np.float64)
         parts = dict.fromkeys(PARTS, zero)
         parts |= {
             "compute": compute, "hbm": hbm, "collective": self._column("collective"), "launch": self._column("launch"),
-            "host": np.full(len(self.run), law.host),
+            "host": host,
         }  # fmt: skip
         if len(self.far["run"]):
             at = self.first[self.far["run"]]
-            for name, column in ((law.stall_kind, "stall"), ("decompress", "codec"), ("writeback", "writeback")):
+            for kind in dict.fromkeys((law.stall_kind, *(kind for _, kind in self._bounds))):
+                parts[kind] = parts[kind].copy()
+                parts[kind][at] += np.where(self._bound_by(kind), self.far["stall"], 0.0)
+            waits = (("decompress", "codec"), ("writeback", "writeback"), ("hbm", "dragged"), ("compute", "predicting"))
+            for name, column in waits:
                 parts[name] = parts[name].copy()
                 parts[name][at] += self.far[column]
+        for name in (*WORK, "host") if len(self._given_at) else ():
+            parts[name] = parts[name].copy()
+            parts[name][self._given_at] = self.given[name]
         return parts
+
+    def _bound_by(self, kind: str) -> NDArray[np.bool_]:
+        """The rows of `far` in which exposed waits belong to this part: what bounds far reads changes with faults."""
+        kinds = np.array([self.law.stall_kind, *(kind for _, kind in self._bounds)])
+        latest = np.searchsorted([run for run, _ in self._bounds], self.far["run"], side="right")
+        found: NDArray[np.bool_] = kinds[latest] == kind
+        return found
 
     @cached_property
     def load(self) -> tuple[Floats, Floats]:
         """(HBM seconds, tensor-core seconds) of each step, each at its full rate; prefill attention counts as it runs."""
-        law, tokens, head = self.law.load, self.decodes + self.prefill, self.rows > 0
+        per_token = self.law.context_load
         streaming, computing = (
-            law["step"][kind] + law["token"][kind] * tokens + law["context"][kind] * self.context
-            + law["head"][kind] * head + law["row"][kind] * self.rows
-            for kind in (0, 1)
-        )  # fmt: skip
-        return streaming + self.runs["prefill_hbm"][self.run], computing + self.runs["prefill_compute"][self.run]
+            self._column(name) + per_token[kind] * self.context for kind, name in enumerate(("streaming", "computing"))
+        )
+        streaming = streaming + self.runs["prefill_hbm"][self.run]
+        computing = computing + self.runs["prefill_compute"][self.run]
+        streaming[self._given_at], computing[self._given_at] = self.given["streaming"], self.given["computing"]
+        return streaming, computing
 
     @cached_property
     def until_run(self) -> dict[str, Floats]:

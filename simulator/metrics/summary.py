@@ -75,6 +75,12 @@ def stall(columns: Columns) -> dict[str, float | None]:
     return {f"{name}_s": distribution(columns[f"{name}_s"])["mean"] for name in names}
 
 
+def prefix_cache(recorder: Recorder, columns: Columns, recorded: bool) -> dict[str, float | int | None]:
+    """What of the prompts was found in the prefix cache; null where there is none, or where the workload has no block ids."""
+    hits, asked = sum(recorder.cached_tokens), int(columns["input_tokens"][columns["status"] == "finished"].sum())
+    return {"hit_tokens": hits if recorded else None, "hit_share": ratio(hits, asked) if recorded else None}
+
+
 def prefetch(traffic: Traffic) -> dict[str, float | int | None]:
     used = traffic.in_time + traffic.late
     return {
@@ -88,6 +94,7 @@ def prefetch(traffic: Traffic) -> dict[str, float | int | None]:
         "issued": traffic.issued,
         "asked": traffic.asked,
         "demand": traffic.demand,
+        "polluted": traffic.polluted,
     }
 
 
@@ -102,6 +109,7 @@ def kv_access(traffic: Traffic, near: int) -> dict[str, float | None]:
         "miss_s": ratio(traffic.wait_s, traffic.waited),
         "mean_s": ratio(immediate * near_s + traffic.wait_s, total),
         "l3_read_share": ratio(traffic.asked, total),
+        "l2_kept_share": ratio(traffic.l2_hits, total),
     }
 
 

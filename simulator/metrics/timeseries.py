@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.metrics.steps import WAITS, Steps
+from simulator.metrics.far_use import by_step
+from simulator.metrics.steps import WAITS, WORK, Steps
+from simulator.metrics.traffic import Traffic
 
 BINS = 1000
 
@@ -20,14 +22,21 @@ COLUMNS = {
     "l1_bytes": "KV in L1, mean over the steps of the bin",
     "l3_bytes": "stored KV in L3, mean over the steps of the bin",
     "wait_share": "exposed waits for far memory, share of step time",
+    "l2_bytes": "bytes staged in L2, mean over the steps of the bin",
+    "gpu_share": "GPUs at work, share of the bin; a step belongs to the bin of its end, so a bin may exceed 1",
+    "l1_hit_share": "pages read from L1, share of those read by steps that read far pages; empty without such a step",
+    "covered_share": "far pages prefetched before they were asked for, share of those asked for; empty without one",
+    "in_time_share": "of those, complete when asked for; empty without one",
+    "far_read_bytes_per_s": "raw KV bytes set in motion from L3, useless ones included, less those taken back",
+    "far_write_bytes_per_s": "raw KV bytes given to write-back",
 }
 
 
 def timeseries(
     steps: Steps, arrival: NDArray[np.float64], admitted: NDArray[np.float64], l1: NDArray[Any], l3: NDArray[Any],
-    makespan: float,
+    makespan: float, l2: NDArray[Any], traffic: Traffic,
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
-    """A column per entry of COLUMNS; `l1` and `l3` are bytes during each step."""
+    """A column per entry of COLUMNS; `l1`, `l2` and `l3` are bytes during each step."""
     bins = min(BINS, len(steps.run))
     if not bins or makespan <= 0:
         return {name: np.zeros(0) for name in COLUMNS}
@@ -44,6 +53,19 @@ def timeseries(
 
     edges = width * np.arange(1, bins + 1)
     admitted = np.sort(admitted[~np.isnan(admitted)])
+    far = steps.far
+    where, use = at[steps.first[far["run"]]], by_step(far, traffic)
+
+    def far_total(values: NDArray[Any]) -> NDArray[np.float64]:
+        sums: NDArray[np.float64] = np.bincount(where, values, bins).astype(np.float64)
+        return sums
+
+    def share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+        shares: NDArray[np.float64] = np.divide(part, whole, out=np.full(bins, np.nan), where=whole > 0)
+        return shares
+
+    near, asked, in_time, late = (far_total(far[name]) for name in ("near", "asked", "in_time", "late"))
+    work = sum((steps.parts[name] for name in WORK), np.zeros(len(steps.run)))
     waits = sum((steps.parts[name] for name in WAITS), np.zeros(len(steps.run)))
     return {
         "time_s": width * np.arange(bins),
@@ -54,4 +76,11 @@ def timeseries(
         "l1_bytes": mean(l1),
         "l3_bytes": mean(l3),
         "wait_share": np.divide(total(waits), time, out=np.zeros(bins), where=time > 0),
+        "l2_bytes": mean(l2),
+        "gpu_share": total(work) / width,
+        "l1_hit_share": share(near, near + asked),
+        "covered_share": share(in_time + late, asked),
+        "in_time_share": share(in_time, in_time + late),
+        "far_read_bytes_per_s": far_total(use["moved"] * traffic.page_bytes) / width,
+        "far_write_bytes_per_s": far_total(use["sent"]) / width,
     }

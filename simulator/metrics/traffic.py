@@ -31,6 +31,8 @@ class Traffic:
     dropped: int = 0
     useless: int = 0
     in_flight: int = 0
+    l2_hits: int = 0  # pages that L2 kept after an earlier use
+    polluted: int = 0  # far pages asked for that a prefetch had displaced from L2
     moved: int = 0
     written_bytes: float = 0.0
     backlog_bytes: float = 0.0

@@ -1,6 +1,6 @@
 """What several sections must agree on, each problem with the line of the value that can be changed.
 
-Byte counts per GPU: weights / tensor_parallel + reserve + L1 + L2 <= memory * memory_utilization.
+Byte counts per GPU: weights + activations + reserve + L1 + L2 <= memory * memory_utilization (`capacity.ledger`).
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ from collections.abc import Iterator
 
 from simulator.errors import Problem, did_you_mean
 from simulator.scenario.capacity import kv_bytes_per_token_rank
-from simulator.scenario.resolved import Lengths, ScenarioResolved
+from simulator.scenario.faults import fault_checks
+from simulator.scenario.resolved import Lengths, Pool, ScenarioResolved
 from simulator.scenario.schema import ScenarioFile
 from simulator.scenario.source import Source, Where
 
 _GIB = 2.0**30
 _GPUS = ("cluster", "gpus")
+_POOL = ("cluster", "kv_pool")
 
 
 def cross_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> list[Problem]:
     """All problems between sections."""
-    checks = (_parallel, _fits, _tiers, _pool, _steps, _lengths, _traces)
-    return [problem for check in checks for problem in check(scenario, file, source)]
+    checks = (_parallel, _model, _fits, _tiers, _pool, _devices, _gpu_link, _steps, _lengths, _traces)
+    return [problem for check in checks for problem in check(scenario, file, source)] + list(fault_checks(scenario, source))
 
 
 def _parallel(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
@@ -29,17 +31,76 @@ def _parallel(scenario: ScenarioResolved, file: ScenarioFile, source: Source) ->
     ranks, path = gpus.tensor_parallel, (*_GPUS, "tensor_parallel")
     if not source.has(path):
         path = (*_GPUS, "count")
-    if ranks != gpus.count:
-        message = f"tensor_parallel {ranks} is not the count of GPUs ({gpus.count}); one replica uses all of its GPUs"
+    stages, group = gpus.pipeline_parallel, gpus.expert_parallel
+    replicas = gpus.data_parallel
+    if ranks * stages * replicas != gpus.count:
+        what = f"tensor_parallel {ranks}" + (f" x pipeline_parallel {stages}" if stages > 1 else "")
+        what += f" x data_parallel {replicas}" if replicas > 1 else ""
+        message = f"{what} is not the count of GPUs ({gpus.count}); one replica uses all of its GPUs"
         yield source.problem(path, message, "write the same number, or leave tensor_parallel out")
+    if replicas > 1:
+        yield from _lockstep(scenario, source)
+    if stages > model.layers:
+        yield source.problem((*_GPUS, "pipeline_parallel"), f"{stages} stages for the {model.layers} layers of {model.name}")
+    if stages > 1 and scenario.pool is not None:
+        yield source.problem((*_GPUS, "pipeline_parallel"), "a pipeline with a kv_pool is not modelled; use tensor_parallel")
+    if group > 1 and (not model.experts or model.experts % group):
+        message = f"the {model.experts} routed experts of {model.name} cannot be dealt out over {group} GPUs"
+        yield source.problem((*_GPUS, "expert_parallel"), message)
+    elif group > 1 and group % ranks:
+        message = f"an expert group of {group} GPUs is no multiple of the {ranks} tensor-parallel ones"
+        yield source.problem((*_GPUS, "expert_parallel"), message)
     if model.heads % ranks:
         yield source.problem(path, f"tensor_parallel {ranks} does not divide the {model.heads} heads of {model.name}")
-    elif model.kv_heads % ranks and ranks % model.kv_heads:
+    elif not model.latent and model.kv_heads % ranks and ranks % model.kv_heads:
         message = f"{model.kv_heads} KV heads of {model.name} cannot be spread over {ranks} GPUs evenly"
         yield source.problem(path, message)
     if model.heads % model.kv_heads:
         message = f"{model.heads} heads do not divide into groups of {model.kv_heads} KV heads"
         yield source.problem(("model", "kv_heads"), message)
+
+
+def _lockstep(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
+    model, gpus, path = scenario.model, scenario.gpus, (*_GPUS, "data_parallel")
+    if not model.experts:
+        message = f"replicas of {model.name} share no experts and would not run in lock step; run one scenario per replica"
+        yield source.problem(path, message)
+    elif gpus.expert_parallel != (every := gpus.tensor_parallel * gpus.data_parallel):
+        message = f"the experts are on {gpus.expert_parallel} of the {every} GPUs of the replicas"
+        yield source.problem(path, message, "expert_parallel must be tensor_parallel x data_parallel")
+    for what, used in (("pipeline_parallel", gpus.pipeline_parallel > 1), ("a kv_pool", scenario.pool is not None)):
+        if used:
+            yield source.problem(path, f"replicas in lock step with {what} are not modelled")
+
+
+def _model(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
+    """Fields of one model that contradict each other or that nothing uses."""
+    model = scenario.model
+    if model.experts:
+        missing = [name for name in ("experts_per_token", "expert_intermediate") if not getattr(model, name)]
+        if missing:
+            yield source.problem(("model", "experts"), f"experts need {' and '.join(missing)}")
+        if model.experts_per_token > model.experts:
+            message = f"{model.experts_per_token} experts a token, but there are only {model.experts}"
+            yield source.problem(("model", "experts_per_token"), message)
+        if model.dense_layers >= model.layers:
+            message = f"{model.dense_layers} dense layers leave none of {model.layers} for the experts"
+            yield source.problem(("model", "dense_layers"), message)
+    of_experts = ("experts_per_token", "expert_intermediate", "shared_intermediate", "dense_layers")
+    unused = [(name, "experts") for name in of_experts]
+    unused += [("full_layers", "window"), ("q_latent", "kv_latent"), ("rope_dim", "kv_latent")]
+    for name, needed in unused:
+        if getattr(model, name) and not getattr(model, needed):
+            yield source.problem(("model", name), f"not used without {needed}; remove it or give {needed}")
+    if model.window and model.full_layers >= model.layers:
+        yield source.problem(("model", "full_layers"), f"{model.full_layers} full layers leave none of {model.layers} a window")
+    if model.window and scenario.kv.selection.kind != "dense":
+        yield source.problem(
+            ("kv", "selection", "kind"), f"selection beside the sliding window of {model.name} is not modelled"
+        )
+    if model.window and model.full_layers and scenario.pool is not None:
+        message = f"only some layers of {model.name} have a window; with a kv_pool that is not modelled"
+        yield source.problem(("cluster", "kv_pool"), message)
 
 
 def _fits(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
@@ -53,7 +114,9 @@ def _fits(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Ite
 
 def _tiers(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
     kv, left = scenario.kv, scenario.hbm_left
-    if left < 0:
+    if kv.blocks is not None and kv.l1 is not None:
+        yield source.problem(("kv", "blocks"), "give either l1 or blocks, not both")
+    if left < 0 or kv.blocks is not None:  # what an engine reported did fit
         return
     wanted = (kv.l1 or 0.0) + kv.l2
     if wanted > left:
@@ -72,9 +135,24 @@ def _tiers(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> It
 def _pool(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
     kv, pool = scenario.kv, scenario.pool
     if pool is not None:
+        if kv.sharing == "prefix":
+            message = "a prefix cache beside a pool is not modelled yet; remove one of the two"
+            yield source.problem(("kv", "sharing", "kind"), message)
+        if scenario.prefetch.predictor == "stream" and kv.selection.kind == "pages":
+            message = "'stream' fetches all that is stored in the order of use, but pages are drawn for every step"
+            yield source.problem(("prefetch", "predictor"), message, "write predictor: history or next_layer")
+        if kv.selection.kind == "pages" and scenario.model.window:
+            message = f"the window of {scenario.model.name} and drawn pages are not modelled together"
+            yield source.problem(("kv", "selection", "kind"), message)
+        yield from _topology(pool, source)
         if kv.l2 < kv.burst:
             message = f"refused: not even one burst fits; l2 is {_kib(kv.l2)}, a burst is {_kib(kv.burst)}"
             yield source.problem(("kv", "l2"), message, "write for example l2: 1 GiB")
+        if pool.mover is not None and pool.mover.method != "push":
+            for side in ("compress_at", "decompress_at"):
+                if getattr(kv.codec, side) == "fpga":
+                    message = "the copy engine reads host memory as it is: there is no FPGA on its way"
+                    yield source.problem(("kv", "codec", side), message, f"write {side}: gpu")
         return
     if any(problem.field == "kv.system" for problem in source.problems):
         return  # said there already
@@ -89,6 +167,67 @@ def _pool(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Ite
     for path, is_used in unused:
         if is_used:
             yield source.problem(path, without)
+
+
+def _devices(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
+    """What the detailed devices do not have."""
+    if scenario.devices == "fluid":
+        return
+    pool, selection, placement = scenario.pool, scenario.kv.selection, scenario.kv.placement
+    instead = "write devices: fluid"
+    if pool is None:
+        message = "detailed devices are those of a kv_pool, and there is none"
+        yield source.problem(("devices",), message, f"add one, or {instead}")
+        return
+    if pool.mover is not None:
+        message = "detailed devices are the boards' DMA; a copy engine moves pages without it"
+        yield source.problem((*_POOL, "copy_engine"), message, f"remove it, or {instead}")
+    if scenario.faults:
+        yield source.problem(("faults",), "detailed devices do not fail yet", f"remove them, or {instead}")
+    if scenario.prefetch.priority == "equal":
+        message = "detailed devices serve demand first; use priority: demand, or devices: fluid"
+        yield source.problem(("prefetch", "priority"), message)
+    identity: tuple[tuple[Where, str, bool, str], ...] = (
+        (("kv", "selection", "kind"), selection.kind, selection.kind == "pages", "dense or budget"),
+        (("kv", "placement", "eviction"), placement.eviction, placement.eviction not in ("split", "lru"), "split or lru"),
+        (("kv", "placement", "l2"), placement.l2, placement.l2 != "exclusive", "exclusive"),
+        (("kv", "placement", "write_back"), placement.write_back, placement.write_back != "lazy", "lazy"),
+        (("prefetch", "predictor"), scenario.prefetch.predictor, scenario.prefetch.predictor == "history", "statistical"),
+    )
+    for path, found, refused, use in identity:
+        if refused:
+            message = f"detailed devices serve counts of pages, not pages by identity as '{found}' needs"
+            yield source.problem(path, message, f"use {use}, or {instead}")
+
+
+def _topology(pool: Pool, source: Source) -> Iterator[Problem]:
+    """Fields of the pool and of links that would have no effect, and numbers that do not fit together."""
+    if pool.leaf is not None and pool.switch is None:
+        yield source.problem((*_POOL, "leaf"), "a leaf switch stands below a root: there is no cluster.kv_pool.switch")
+    if pool.leaf is None and pool.leaves > 1:
+        yield source.problem((*_POOL, "leaves"), f"{pool.leaves} leaves, but there is no cluster.kv_pool.leaf")
+    if pool.leaf is not None and pool.boards * pool.links_per_board < pool.leaves:
+        message = f"{pool.leaves} leaf switches for {pool.boards * pool.links_per_board} links of boards"
+        yield source.problem((*_POOL, "leaves"), message)
+    if pool.others_load > 0.0 and pool.shared_by == 1:
+        message = "others_load is the load of other replicas, but the pool is not shared"
+        yield source.problem((*_POOL, "others_load"), message, "write for example shared_by: 2")
+    board = pool.board
+    for name in ("tlb", "directory"):
+        entries, ways = getattr(board, f"{name}_entries"), getattr(board, f"{name}_ways")
+        if entries % ways:
+            message = f"{entries} entries are not whole sets of {ways} ways"
+            yield source.problem((*_POOL, "board", f"{name}_ways"), message)
+
+
+def _gpu_link(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
+    """What only a board's link has."""
+    for name in ("load_factor", "power", "price"):
+        path = (*_GPUS, "link", name)
+        written = source.values.get(path)
+        if written is not None and not written.preset:
+            message = f"{name} is not used at a GPU's own port, which nobody shares and the GPU's price includes"
+            yield source.problem(path, message)
 
 
 def _steps(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
@@ -128,7 +267,7 @@ def _traces(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> I
     for side, lengths in (("input", work.input), ("output", work.output)):
         named.append((("workload", "synthetic", side, "trace"), lengths.trace if lengths else ""))
     for path, name in named:
-        if name and not os.path.isfile(name):
+        if name and not os.path.isfile(name) and not os.path.isfile(os.path.join(name, "requests.jsonl")):
             what = "is a folder; expected a trace file" if os.path.isdir(name) else "no such trace file"
             yield source.problem(path, f"{what}: {name}", _nearest(name))
 
@@ -142,8 +281,10 @@ def _nearest(name: str) -> str:
 
 
 def _weights(scenario: ScenarioResolved) -> str:
-    share = f"1/{scenario.gpus.tensor_parallel} of " if scenario.gpus.tensor_parallel > 1 else ""
-    return f"{_gib(scenario.weights_per_gpu)} ({share}the weights) + {_gib(scenario.gpus.reserve)} reserve per GPU"
+    gpus = scenario.gpus
+    share = f"1/{gpus.count} of " if gpus.count > 1 else ""
+    activations = f" + {_gib(gpus.activations)} activations" if gpus.activations else ""
+    return f"{_gib(scenario.weights_per_gpu)} ({share}the weights){activations} + {_gib(gpus.reserve)} reserve per GPU"
 
 
 def _usable(scenario: ScenarioResolved) -> str:

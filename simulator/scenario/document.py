@@ -14,16 +14,29 @@ from typing import Any
 import yaml
 
 from simulator.scenario import resolved as r
-from simulator.scenario.parts import BoardPart, GpuPart, LinkPart, ModelPart, Part, Section, SwitchPart
+from simulator.scenario.faults import faults_document
+from simulator.scenario.parts import (
+    BoardPart,
+    CodecPart,
+    CopyEnginePart,
+    GpuPart,
+    LinkPart,
+    ModelPart,
+    Part,
+    Section,
+    SwitchPart,
+)
 from simulator.scenario.quantities import Quantity, Tokens
 from simulator.scenario.schema import PREDICTORS, Cost
 from simulator.scenario.yaml_source import scalar
 from simulator.units import format_quantity
 
+BOARD_LINK_ONLY = ("load_factor", "power", "price")  # of a link that a GPU's own port does not use
+
 
 def document_of(scenario: r.ScenarioResolved) -> dict[str, Any]:
     """A plain dict that loads to the same resolved values."""
-    return {
+    found = {
         "name": scenario.name,
         "seed": scenario.seed,
         "workload": _workload(scenario.workload),
@@ -34,7 +47,9 @@ def document_of(scenario: r.ScenarioResolved) -> dict[str, Any]:
         "scheduler": _scheduler(scenario.scheduler),
         "slo": {name: _time(value) for name in ("ttft", "tpot") if (value := getattr(scenario.slo, name)) is not None},
         "cost": _plain(Cost, scenario.cost),
+        "devices": scenario.devices,
     }
+    return found | ({"faults": faults_document(scenario.faults)} if scenario.faults else {})
 
 
 def to_yaml(document: dict[str, Any]) -> str:
@@ -60,7 +75,8 @@ _Dumper.add_representer(str, _text)
 def _plain(section: type[Section], value: Any) -> dict[str, Any]:
     """The fields of a dataclass that `section` has, in the units of `section`."""
     names = [field.name for field in fields(value) if field.name in section.model_fields]
-    return {name: _human(section, name, getattr(value, name)) for name in names if name != "link"}
+    plain = {name: _human(section, name, getattr(value, name)) for name in names if name != "link"}
+    return {name: held for name, held in plain.items() if held is not None}
 
 
 def _human(section: type[Section], name: str, value: Any) -> Any:
@@ -76,22 +92,41 @@ def _cluster(scenario: r.ScenarioResolved) -> dict[str, Any]:
     gpus, pool = scenario.gpus, scenario.pool
     cluster: dict[str, Any] = {"replicas": 1, "gpus": _plain(GpuPart, gpus.gpu)}
     cluster["gpus"] |= {
-        "link": _plain(LinkPart, gpus.gpu.link),
+        "link": {key: value for key, value in _plain(LinkPart, gpus.gpu.link).items() if key not in BOARD_LINK_ONLY},
         "count": gpus.count,
         "tensor_parallel": gpus.tensor_parallel,
+        "pipeline_parallel": gpus.pipeline_parallel,
+        "data_parallel": gpus.data_parallel,
+        "expert_parallel": gpus.expert_parallel,
         "memory_utilization": gpus.memory_utilization,
         "reserve": _size(gpus.reserve),
+        "activations": _size(gpus.activations),
     }
     if pool is not None:
         parts: list[tuple[str, type[Part], Any]] = [("board", BoardPart, pool.board), ("link", LinkPart, pool.link)]
         if pool.switch is not None:
             parts.append(("switch", SwitchPart, pool.switch))
+        mover = pool.mover
+        if mover is not None:
+            parts.append(("copy_engine", CopyEnginePart, mover.engine))
+        if pool.leaf is not None:
+            parts.append(("leaf", SwitchPart, pool.leaf))
         cluster["kv_pool"] = {key: _plain(section, part) for key, section, part in parts}
+        if pool.leaf is not None:
+            cluster["kv_pool"]["leaves"] = pool.leaves
         cluster["kv_pool"] |= {
             "count": pool.boards,
             "links_per_board": pool.links_per_board,
+            "placement": pool.placement,
+            "gpus_per_port": pool.gpus_per_port,
+            "shared_by": pool.shared_by,
+            "others_load": pool.others_load,
+            "saturation": pool.saturation,
             "memory_price": format_quantity(pool.memory_price, "money_per_size"),
+            "memory_power": format_quantity(pool.memory_power, "power_per_size"),
         }
+        if mover is not None:
+            cluster["kv_pool"]["copy_engine"] |= {"method": mover.method, **({"blocks": mover.blocks} if mover.blocks else {})}
     return cluster
 
 
@@ -99,26 +134,42 @@ def _kv(scenario: r.ScenarioResolved) -> dict[str, Any]:
     kv, codec = scenario.kv, scenario.kv.codec
     found: dict[str, Any] = {"system": kv.system, "block": _tokens(kv.block_tokens)}
     found["l1"] = "none" if kv.l1 is None else _size(kv.l1)  # said, so that a KV system's default does not fill it in
+    found["blocks"] = "none" if kv.blocks is None else kv.blocks
     found |= {"layout": {"kind": "native"}, "codec": "none", "retention": {"kind": "full"}}
     if scenario.pool is not None:
-        found |= {"l2": _size(kv.l2), "burst": _size(kv.burst), "placement": {"eviction": kv.eviction}}
+        found |= {"l2": _size(kv.l2), "burst": _size(kv.burst), "placement": _placement(kv.placement)}
         if codec.compress_at != "none":
-            found["codec"] = {name: getattr(codec, name) for name in ("ratio", "compress_at", "decompress_at")}
-    found["selection"] = {"kind": kv.selection.kind}
-    if kv.selection.kind == "budget":
-        found["selection"]["tokens"] = _tokens(kv.selection.budget)
+            found["codec"] = {name: value for name, value in _plain(CodecPart, codec).items() if value is not None}
+    found["selection"] = _selection(kv.selection)
     return found | {
         "topology": {"kind": "colocated"},
-        "sharing": {"kind": "private"},
+        "sharing": {"kind": kv.sharing},
         "loop": {"kind": "autoregressive"},
     }
+
+
+def _placement(placement: r.Placement) -> dict[str, Any]:
+    found: dict[str, Any] = {name: getattr(placement, name) for name in ("eviction", "l2", "write_back")}
+    if placement.eviction == "hot":
+        found |= {"threshold": placement.threshold, "adapt": placement.adapt}
+    return found
+
+
+def _selection(selection: r.Selection) -> dict[str, Any]:
+    found: dict[str, Any] = {"kind": selection.kind}
+    if selection.budget:
+        found["tokens"] = _tokens(selection.budget)
+    if selection.kind == "pages":
+        names = ["dense_layers", "select_every", "index", "overlap", "floor", "refresh"]
+        found |= {name: getattr(selection, name) for name in (["fraction"] if selection.fraction else []) + names}
+    return found
 
 
 def _prefetch(prefetch: r.Prefetch) -> dict[str, Any]:
     found: dict[str, Any] = {"predictor": prefetch.predictor}
     for name in PREDICTORS[prefetch.predictor]:
         value = getattr(prefetch, name)
-        found[name] = _time(value) if name == "latency" else value
+        found[name] = _time(value) if name in ("latency", "service") else value
     return found
 
 
@@ -130,7 +181,9 @@ def _scheduler(steps: r.Scheduler) -> dict[str, Any]:
         "prefill_chunk": _tokens(steps.prefill_chunk),
         "reserve": steps.reserve,
         "watermark": steps.watermark,
+        "asynchronous": steps.asynchronous,
         "host_overhead": _time(steps.host_overhead),
+        "host_per_sequence": _time(steps.host_per_sequence),
     }
 
 

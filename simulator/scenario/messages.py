@@ -37,11 +37,20 @@ def problems_of(error: ValidationError, source: Source, schema: type[BaseModel])
             found.append(source.problem(path, *_not_accepted(source.get(path), context)))
         elif kind == "union_tag_not_found":
             found.append(source.problem(path, *_no_distribution(source.get(path))))
+        elif kind == "tuple_type":
+            message = f"expected a list such as [{{what: link_down, at: 12 s, for: 5 s}}]; found {shown(item['input'])}"
+            found.append(source.problem(path, message))
         else:  # a section that is no mapping
             keys = ", ".join(_fields(path, schema, source)[:4])
             found.append(source.problem(path, f"expected a mapping with keys such as {keys}; found {shown(item['input'])}"))
-    found += [_missing(path, names, schema, source) for path, names in missing.items() if path not in unknown]
+    unsaid = {path: names for path, names in missing.items() if path not in unknown and not _said(path, source)}
+    found += [_missing(path, names, schema, source) for path, names in unsaid.items()]
     return found
+
+
+def _said(path: Where, source: Source) -> bool:
+    """A config.json that gives no fields was refused already."""
+    return path == ("model",) and source.has(("model", "config")) and bool(source.problems)
 
 
 def _path(loc: Iterable[int | str], source: Source) -> Where:
@@ -104,6 +113,8 @@ def _model(path: Where, schema: type[BaseModel], source: Source) -> type[BaseMod
     """The section class at `path`."""
     model: type[BaseModel] | None = schema
     for depth, key in enumerate(path, 1):
+        if key.isdigit() and isinstance(source.get(path[: depth - 1]), list):
+            continue
         field = model.model_fields.get(key) if model is not None else None
         if field is None:
             return None

@@ -21,7 +21,7 @@ _EXPECTED = {
     "time": ("a time", "10 us"), "size": ("a size", "12 GiB"), "rate": ("a rate", "25 GB/s"),
     "flops": ("a compute rate", "312 TFLOP/s"), "power": ("a power", "400 W"),
     "money": ("an amount of money", "100 USD"), "money_rate": ("a rent", "2 USD/h"),
-    "money_per_size": ("a price per size", "8 USD/GB"),
+    "money_per_size": ("a price per size", "8 USD/GB"), "power_per_size": ("a power per size", "0.3 W/GB"),
     "money_per_energy": ("a price of energy", "0.1 USD/kWh"), "request_rate": ("a request rate", "4 /s"),
     "tokens": ("a number of tokens", "512 tokens"),
 }  # fmt: skip

@@ -12,13 +12,15 @@ from pydantic import ValidationError
 from simulator.errors import InputError
 from simulator.scenario import resolved as r
 from simulator.scenario import workload_schema as w
+from simulator.scenario.capacity import profile_activations
 from simulator.scenario.checks import cross_checks
 from simulator.scenario.document import document_of
+from simulator.scenario.faults import faults_of
 from simulator.scenario.measured_ratio import measure_ratio
 from simulator.scenario.messages import problems_of
-from simulator.scenario.parts import GpuPart, Part
+from simulator.scenario.parts import PROFILE, CodecPart, CopyEnginePart, GpuPart, Part
 from simulator.scenario.presets import fill
-from simulator.scenario.schema import Kv, Pool, Prefetch, ScenarioFile
+from simulator.scenario.schema import PREDICTORS, Kv, Pool, Prefetch, ScenarioFile, Scheduler, Selection
 from simulator.scenario.source import Source, Where
 
 T = TypeVar("T")
@@ -27,7 +29,7 @@ T = TypeVar("T")
 def resolve(source: Source, base_dir: str) -> r.ScenarioResolved:
     """Fill up, check and resolve; `InputError` with every problem. Paths are relative to `base_dir`."""
     measure_ratio(source, base_dir)
-    fill(source)
+    fill(source, base_dir)
     try:
         file = ScenarioFile.model_validate(source.data)
     except ValidationError as error:
@@ -51,16 +53,16 @@ def _in_order(problems: list[Any]) -> list[Any]:
 
 
 def _resolve(file: ScenarioFile, base_dir: str) -> r.ScenarioResolved:
-    steps = file.scheduler
+    steps, model = file.scheduler, _part(r.Model, file.model)
     return r.ScenarioResolved(
         name=file.name,
         seed=file.seed,
         workload=_workload(file, base_dir),
-        model=_part(r.Model, file.model),
-        gpus=_gpus(file.cluster.gpus),
+        model=model,
+        gpus=_gpus(file.cluster.gpus, model, steps),
         pool=_pool(file.cluster.kv_pool),
         kv=_kv(file.kv),
-        prefetch=_prefetch(file.prefetch, file.model.layers),
+        prefetch=resolve_prefetch(file.prefetch, file.model.layers),
         scheduler=r.Scheduler(
             batching=steps.batching,
             max_batch=steps.max_batch,
@@ -68,12 +70,16 @@ def _resolve(file: ScenarioFile, base_dir: str) -> r.ScenarioResolved:
             prefill_chunk=steps.token_budget if steps.prefill_chunk is None else steps.prefill_chunk,
             reserve=steps.reserve,
             watermark=steps.watermark,
+            asynchronous=steps.asynchronous,
             host_overhead=steps.host_overhead or 0.0,
+            host_per_sequence=steps.host_per_sequence or 0.0,
         ),
         slo=r.Slo(file.slo.ttft, file.slo.tpot),
         cost=r.Cost(**{field.name: getattr(file.cost, field.name) for field in fields(r.Cost)}),
+        devices=file.devices,
         sources={},
         document={},
+        faults=faults_of(file.faults),
     )
 
 
@@ -84,11 +90,18 @@ def _part(kind: type[T], part: Part, **more: Any) -> T:
     return kind(**values, **more)
 
 
-def _gpus(part: GpuPart) -> r.Gpus:
+def _gpus(part: GpuPart, model: r.Model, steps: Scheduler) -> r.Gpus:
     gpu = _part(r.Gpu, part, link=_part(r.Link, part.link))
-    if part.tensor_parallel in (None, 1) and part.count == 1:  # nothing to reduce, whatever the preset's table says
-        gpu = replace(gpu, all_reduce_latency=0.0, all_reduce_bandwidth=inf)
-    return r.Gpus(gpu, part.count, part.tensor_parallel or part.count, part.memory_utilization, part.reserve)
+    if part.tensor_parallel in (None, 1) and part.count == part.expert_parallel == 1:
+        gpu = replace(gpu, all_reduce_latency=0.0, all_reduce_bandwidth=inf)  # nothing to reduce, whatever the preset says
+    ranks = part.tensor_parallel or max(1, part.count // (part.pipeline_parallel * part.data_parallel))
+    activations = part.activations
+    if activations == PROFILE:
+        activations = profile_activations(model, ranks, steps.token_budget, steps.max_batch)
+    return r.Gpus(
+        gpu, part.count, ranks, part.memory_utilization, part.reserve, activations, part.pipeline_parallel,
+        part.data_parallel, part.expert_parallel,
+    )  # fmt: skip
 
 
 def _pool(pool: Pool | None) -> r.Pool | None:
@@ -100,37 +113,70 @@ def _pool(pool: Pool | None) -> r.Pool | None:
         links_per_board=pool.links_per_board,
         link=_part(r.Link, pool.link),
         switch=_part(r.Switch, pool.switch) if pool.switch else None,
+        leaf=_part(r.Switch, pool.leaf) if pool.leaf else None,
+        leaves=pool.leaves,
+        gpus_per_port=pool.gpus_per_port,
+        placement=pool.placement,
+        shared_by=pool.shared_by,
+        others_load=pool.others_load,
+        saturation=pool.saturation,
         memory_price=pool.memory_price,
+        mover=_mover(pool.copy_engine) if pool.copy_engine else None,
+        memory_power=pool.memory_power,
     )
+
+
+def _mover(part: CopyEnginePart) -> r.Mover:
+    return r.Mover(_part(r.CopyEngine, part), part.method, part.blocks if part.method == "gather" else 0)
+
+
+def _codec(part: CodecPart) -> r.Codec:
+    return r.Codec(**{field.name: getattr(part, field.name) for field in fields(r.Codec)})
 
 
 def _kv(kv: Kv) -> r.Kv:
     codec = r.Codec(1.0, "none", "none")
     if kv.codec is not None:
-        codec = r.Codec(kv.codec.ratio, kv.codec.compress_at, kv.codec.decompress_at)
+        codec = _codec(kv.codec)
     return r.Kv(
         system=kv.system,
         block_tokens=kv.block,
         l1=kv.l1,
+        blocks=kv.blocks,
         l2=kv.l2,
         burst=kv.burst,
-        eviction=kv.placement.eviction,
+        placement=r.Placement(
+            kv.placement.eviction,
+            kv.placement.l2,
+            kv.placement.write_back,
+            10 if kv.placement.threshold is None else kv.placement.threshold,
+            bool(kv.placement.adapt),
+        ),
         codec=codec,
-        selection=r.Selection(kv.selection.kind, kv.selection.tokens or 0),
+        selection=_selection(kv.selection),
+        sharing=kv.sharing.kind,
     )
 
 
-def _prefetch(prefetch: Prefetch, layers: int) -> r.Prefetch:
+def _selection(given: Selection) -> r.Selection:
+    names = ("fraction", "dense_layers", "select_every", "index", "overlap", "floor", "refresh")
+    values = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    return r.Selection(given.kind, given.tokens or 0, **values)
+
+
+def resolve_prefetch(prefetch: Prefetch, layers: int) -> r.Prefetch:
     """A perfect predictor is one with coverage and accuracy 1; the oracle looks ahead as far as there are layers."""
-    depth = 1 if prefetch.depth is None else prefetch.depth
-    if prefetch.predictor == "statistical":
-        coverage, accuracy = prefetch.coverage or 0.0, prefetch.accuracy or 1.0
-        return r.Prefetch("statistical", depth, coverage, accuracy, prefetch.latency or 0.0)
-    if prefetch.predictor == "next_layer":
-        return r.Prefetch("next_layer", depth, 1.0, 1.0, 0.0)
-    if prefetch.predictor == "oracle":
-        return r.Prefetch("oracle", layers, 1.0, 1.0, 0.0)
-    return r.Prefetch("none", 0, 0.0, 1.0, 0.0)
+    name = prefetch.predictor
+    if name == "none":
+        return r.Prefetch("none", 0, 0.0, 1.0, 0.0)
+    values: dict[str, Any] = {"depth": layers if name in ("oracle", "stream") else 1, "coverage": 1.0, "accuracy": 1.0}
+    values |= {"latency": 0.0}
+    if name == "token_model":
+        values["model"] = "markov3"
+    if name == "cxl_speckv":
+        values |= {"depth": 2, "service": 10e-6, "queue": 16, "addresses": "positions"}
+    values |= {field: getattr(prefetch, field) for field in PREDICTORS[name] if getattr(prefetch, field) is not None}
+    return r.Prefetch(name, **values)
 
 
 def _workload(file: ScenarioFile, base_dir: str) -> r.Workload:
@@ -195,6 +241,8 @@ def _sources(document: dict[str, Any], source: Source) -> dict[str, str]:
 
 
 def _leaves(value: Any, path: Where) -> list[Where]:
+    if isinstance(value, list):
+        value = {str(index): inner for index, inner in enumerate(value)}
     if not isinstance(value, dict):
         return [path]
     return [leaf for key, inner in value.items() for leaf in _leaves(inner, (*path, key))]

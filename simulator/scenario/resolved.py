@@ -1,7 +1,8 @@
 """The resolved scenario: what the simulator runs.
 
-Frozen dataclasses in SI units (seconds, bytes, bytes/s, FLOP/s, watts, USD). No defaults here: the schema and the
-catalogue fill every field, and `ScenarioResolved.sources` says for each where its value came from.
+Frozen dataclasses in SI units (seconds, bytes, bytes/s, FLOP/s, watts, USD). No defaults here, but the neutral values of
+what a GPU or a deployment may lack: the schema and the catalogue fill every field, and `ScenarioResolved.sources` says for
+each where its value came from.
 `inf` is a valid rate. Sizes of KV tiers are per GPU.
 """
 
@@ -10,52 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Model:
-    """A dense decoder: shapes from its configuration; everything else is computed from them."""
-
-    name: str
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocab: int
-    gated_mlp: bool  # gate and up projection (three matrices) or one up projection (two)
-    max_context: int  # tokens, prompt and output together
-    weight_bytes: float  # bytes per parameter
-    kv_bytes: float  # bytes per KV element in HBM
-
-    @property
-    def kv_bytes_per_token_layer(self) -> float:
-        """K and V of one token in one layer, all heads, one copy: bytes."""
-        return 2.0 * self.kv_heads * self.head_dim * self.kv_bytes
-
-    @property
-    def kv_bytes_per_token(self) -> float:
-        return self.kv_bytes_per_token_layer * self.layers
-
-    def kv_heads_per_rank(self, tensor_parallel: int) -> int:
-        """KV heads held by each rank; with more ranks than heads every rank holds a copy of one."""
-        return max(1, -(-self.kv_heads // tensor_parallel))
-
-    @property
-    def layer_parameters(self) -> int:
-        """Weights of one layer: QKV, output projection, MLP, two norms."""
-        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
-        mlp = (3 if self.gated_mlp else 2) * self.hidden * self.intermediate
-        return attention + mlp + 2 * self.hidden
-
-    @property
-    def parameters(self) -> int:
-        """All weights: layers, embedding, LM head (untied), final norm."""
-        return self.layers * self.layer_parameters + 2 * self.vocab * self.hidden + self.hidden
-
-    def weights_per_rank(self, tensor_parallel: int) -> float:
-        """Bytes of weights on each GPU."""
-        return self.parameters * self.weight_bytes / tensor_parallel
+from simulator.scenario.model import Model as Model
 
 
 @dataclass(frozen=True)
@@ -66,6 +22,11 @@ class Link:
     read_bandwidth: float  # towards the GPU, bytes/s
     write_bandwidth: float  # towards the pool, bytes/s
     latency: float  # s, one way
+    requests: float  # bytes in the write direction per byte read: requests, shared credits
+    credits: float  # bytes of the receive buffer in each direction (detailed devices)
+    load_factor: float  # a of L0 (1 + a u / (1 - u)): how latency grows with the load u of others
+    power: float  # W of the adapter of a board's link
+    price: float  # USD of that adapter
 
 
 @dataclass(frozen=True)
@@ -82,12 +43,20 @@ class Gpu:
     gemm_sustained_efficiency: float  # at the power limit
     gemm_bandwidth_efficiency: float
     gemm_exposed: float  # share of the shorter of compute and memory that does not overlap
+    gemm_tail: float  # share of the idling in the last wave of tiles that costs time
+    gemm_wave: float  # s per tile besides its FLOPs: pipeline fill, outputs
+    gemm_operand_bandwidth: float  # bytes/s of operands into the tiles of all SMs
     elementwise_bandwidth_efficiency: float
+    attention_kernels: str  # "apart": decodes and prompt pieces each have a kernel; "together": one, if there are pieces
     attention_flops_efficiency: float  # prefill of whole prompts
-    paged_attention_flops_efficiency: float  # prefill of chunks over a paged past
-    paged_attention_tile_efficiency: float  # the same, one tile with an SM and little else for itself
+    paged_attention_flops_efficiency: float  # tiles of a paged kernel on all SMs
+    paged_attention_tile_efficiency: float  # one tile on its SM, little else beside it
+    attention_tile: int  # query rows of a tile of the paged kernel
+    attention_block: float  # s per tile besides its FLOPs
     attention_bandwidth_efficiency: float
     attention_sequence_bandwidth: float  # bytes/s: one KV head of one sequence in a decode kernel that does not split it
+    attention_latency: float  # s per decode kernel with tensor cores besides its launch: plan, merge of partial results
+    l2_cache: float  # bytes
     launch: float  # s per kernel inside a replayed graph
     all_reduce_latency: float  # s per all-reduce at this degree of tensor parallelism
     all_reduce_bandwidth: float  # bus bandwidth, bytes/s (nccl-tests convention)
@@ -104,6 +73,8 @@ class Gpu:
     rent: float  # USD per hour
     link: Link  # the GPU's own port
     calibrated: bool
+    fp8_flops: float = 0.0  # dense; 0: no such unit, the weights are converted
+    int8_flops: float = 0.0  # dense, with 8-bit activations; 0: no such unit
 
 
 @dataclass(frozen=True)
@@ -112,7 +83,11 @@ class Gpus:
     count: int
     tensor_parallel: int
     memory_utilization: float  # share of HBM the engine may use
-    reserve: float  # bytes per GPU for activations, CUDA graphs, communication buffers
+    reserve: float  # bytes per GPU for CUDA context and graphs, communication buffers (and activations, if that is 0)
+    activations: float = 0.0  # bytes per GPU at the peak of the engine's profile run
+    pipeline_parallel: int = 1  # stages
+    data_parallel: int = 1  # replicas in lock step, each with its own batch; they share the experts
+    expert_parallel: int = 1  # GPUs that the routed experts are dealt out over; 1: cut like all other weights
 
 
 @dataclass(frozen=True)
@@ -130,6 +105,24 @@ class Board:
     engine_fill: float  # s, pipeline depth / clock
     dma_bandwidth: float  # bytes/s per direction
     outstanding: float  # bytes in flight per board: descriptors x burst (inf: no limit)
+    load_factor: float  # a of L0 (1 + a u / (1 - u)): how latency grows with the load u of others
+    # the detailed devices only
+    cycle: float  # s, clock period of the pipelines
+    descriptor: float  # s between two descriptors
+    tlb_entries: int
+    tlb_ways: int
+    tlb_page: float  # bytes
+    tlb_walk: float  # s, on top of a hit
+    directory_entries: int
+    directory_ways: int
+    directory_grain: float  # bytes of a line
+    channels: int  # of the memory
+    banks: int  # per channel
+    row: float  # bytes of an open row
+    row_cycle: float  # s between two activations of a bank
+    interleave: float  # bytes on a channel before the next one
+    turnaround: float  # s to change between reading and writing
+    write_batch: float  # bytes written in a row while reads wait
     idle_power: float  # W
     active_power: float  # W
     price: float  # USD without memory
@@ -138,11 +131,50 @@ class Board:
 @dataclass(frozen=True)
 class Switch:
     name: str
-    uplinks: int  # ports towards the GPUs
+    uplinks: int  # ports towards the GPUs (of a leaf: towards the root)
+    downlinks: int  # ports towards the boards
     port_bandwidth: float  # bytes/s per direction and port
     latency: float  # s, port to port
+    load_factor: float  # a of L0 (1 + a u / (1 - u)): how latency grows with the load u of others
+    buffer: float  # bytes per output port (detailed devices)
+    arbitration: str  # "round_robin" | "weighted" | "deadline" (detailed devices)
     power: float  # W
     price: float  # USD
+
+
+@dataclass(frozen=True)
+class CopyEngine:
+    """How a GPU moves KV over its own port, by copy engines or by gather kernels, and what that costs its other kernels."""
+
+    name: str
+    read_bandwidth: float  # long copies towards the GPU, bytes/s
+    write_bandwidth: float  # towards the host
+    duplex: float  # share of their sum that both directions reach together
+    read_setup: float  # s of the engine for each copy, beside its bytes
+    write_setup: float
+    batch_setup: float  # s, of a copy in one call with many others
+    issue: float  # s of the host thread per call
+    start: float  # s that a lone copy takes beside its bytes, from issue to whoever waits for it
+    block_latency: float  # s that a thread block's read takes longer than one thread's
+    block_bandwidth: float  # bytes/s: loads of one block beyond the first
+    gather_outstanding: float  # bytes that one block of a gather kernel keeps in flight
+    gather_read_bandwidth: float  # bytes/s of enough blocks
+    gather_write_bandwidth: float
+    write_cost: float  # bytes of HBM streaming that a byte copied into HBM costs the kernels beside it
+    read_cost: float  # the same, a byte copied out of HBM
+    gather_cost: float  # the same, a byte that a gather kernel moves
+    gather_sms: float  # SMs whose places one gather block takes
+    gather_power: float  # share of the power of those places that it draws
+    gather_tail: float  # tiles of 128 x 256 that a product waits for its slowest one when gather blocks sit on some SMs
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Who moves pages between host memory and HBM: the GPU's copy engines, or a gather kernel of `blocks` blocks."""
+
+    engine: CopyEngine
+    method: str  # "copy": one a layer and array | "pages" | "batch": one a page | "gather" | "push": the boards' DMA
+    blocks: int  # of a gather kernel; 0 otherwise
 
 
 @dataclass(frozen=True)
@@ -152,7 +184,16 @@ class Pool:
     links_per_board: int
     link: Link
     switch: Switch | None
+    leaf: Switch | None  # second level of a tree, between the boards and `switch`
+    leaves: int  # how many of them
+    gpus_per_port: int  # GPUs behind one port
+    placement: str  # of bursts on boards: "round_robin" | "hash" | "least_loaded" (detailed devices)
+    shared_by: int  # replicas that share boards and switches
+    others_load: float  # share of the capacity of what is shared that the other replicas use
+    saturation: float  # latency under load is at most so many times the unloaded one
     memory_price: float  # USD per byte
+    mover: Mover | None = None  # None: the boards' own DMA
+    memory_power: float = 0.0  # W per byte beside the power of the boards
 
 
 @dataclass(frozen=True)
@@ -162,14 +203,38 @@ class Codec:
     ratio: float
     compress_at: str  # "fpga" | "gpu"
     decompress_at: str
+    arrays: int = 1  # that a layer's pages are stored in: codes, scales, minima; each is a copy of its own
+    spread: float = 0.0  # compressed sizes are uniform within this share of their mean (detailed devices)
+    compress_efficiency: float | None = None  # GPU kernel: raw + compressed bytes/s over HBM bandwidth; None: compress_rate
+    decompress_efficiency: float | None = None
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which stored tokens a decode step reads: all (`dense`) or at most `budget` tokens of each sequence."""
+    """Which stored tokens a decode step reads: all (`dense`), at most `budget` tokens of each sequence, or drawn `pages`.
 
-    kind: str  # "dense" | "budget"
-    budget: int  # tokens; 0 for dense
+    What follows `budget` is for `pages` only, and the identity by default; `kvcache.selection` has the meanings."""
+
+    kind: str  # "dense" | "budget" | "pages"
+    budget: int  # tokens; 0 for dense, or where `fraction` is given
+    fraction: float = 0.0  # of a sequence's blocks; 0: `budget` counts
+    dense_layers: int = 0  # layers at the beginning that read everything
+    select_every: int = 1  # of the others, each so-manieth selects, those between reuse its set
+    index: float = 0.0  # bytes of index that a selecting layer reads per byte of its KV
+    overlap: float = 1.0  # share of a set that was in the set before
+    floor: float = 0.0  # share of a set that never changes
+    refresh: int = 1  # steps between changes of the sets
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which pages are in L1 and L2."""
+
+    eviction: str  # "split", or a policy of `kvcache.eviction`
+    l2: str  # "exclusive" | "inclusive": whether L2 keeps what came into L1
+    write_back: str  # "lazy": at the first eviction | "immediate": as soon as a block is full
+    threshold: int  # uses above which a page is hot
+    adapt: bool  # whether the threshold moves
 
 
 @dataclass(frozen=True)
@@ -177,20 +242,36 @@ class Kv:
     system: str
     block_tokens: int
     l1: float | None  # bytes per GPU; None: all HBM left after weights, reserve and L2
+    blocks: int | None  # blocks of L1 as an engine reported them, instead of its bytes
     l2: float  # bytes per GPU
     burst: float  # bytes of one DMA descriptor
-    eviction: str  # "split" | "lru"
+    placement: Placement
     codec: Codec
     selection: Selection
+    sharing: str  # "private" | "prefix"
+
+    @property
+    def eviction(self) -> str:
+        return self.placement.eviction
 
 
 @dataclass(frozen=True)
 class Prefetch:
-    predictor: str  # "none" | "next_layer" | "statistical" | "oracle"
+    predictor: str  # a name in `schema.PREDICTORS`
     depth: int  # layers ahead
     coverage: float
     accuracy: float
-    latency: float  # s per prediction
+    latency: float  # s from a prediction to its prefetch, whatever the load
+    control: str = "fixed"  # of the depth: "fixed" | "additive" | "ucb" | "feedback"
+    priority: str = "demand"  # "demand" goes first | "equal": in the order of issue
+    service: float = 0.0  # s of a call of the predictor
+    batch: int = 1  # predictions that a call answers
+    placement: str = "fpga"  # "fpga" | "host" | "gpu"
+    queue: int = 0  # hints that wait; 0: any number
+    guesses: int = 4  # token_model: of the next token; cxl_speckv: pages a hint
+    model: str = ""  # token_model: which one
+    addresses: str = ""  # cxl_speckv: "positions" | "far_pages"
+    score: float = 0.0  # attention: share of the KV that scoring reads
 
 
 @dataclass(frozen=True)
@@ -201,7 +282,9 @@ class Scheduler:
     prefill_chunk: int  # most tokens of one prompt in a step
     reserve: str  # "prompt" | "full"
     watermark: float  # share of all blocks kept free at admission
+    asynchronous: bool  # a step is planned while the one before runs
     host_overhead: float  # s per step
+    host_per_sequence: float  # s per token that a step gives out
 
 
 @dataclass(frozen=True)
@@ -256,6 +339,21 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """Something that breaks, once or again and again (`hardware/faults.py`)."""
+
+    what: str  # "link_down" | "link_degraded" | "board_lost" | "latency_spike"
+    link: str  # whose: "board" | "switch" | "gpu"; "" unless links break
+    count: int  # links or boards
+    factor: float  # of the rate that a degraded link keeps
+    latency: float  # s more a round trip
+    at: float  # s; 0 with mean_time_between
+    duration: float  # s; inf: for good
+    mean_time_between: float | None  # s from the end of one to the start of the next; None: once, at `at`
+    on_loss: str  # "recompute" | "abort"
+
+
+@dataclass(frozen=True)
 class ScenarioResolved:
     name: str
     seed: int
@@ -268,21 +366,33 @@ class ScenarioResolved:
     scheduler: Scheduler
     slo: Slo
     cost: Cost
+    devices: str  # of far memory: "fluid" | "detailed"
     sources: dict[str, str]  # dotted field -> where its value came from
     document: dict[str, Any]  # the resolved scenario as plain data in human units, for scenario.resolved.yaml
+    faults: tuple[Fault, ...] = ()
 
     @property
     def weights_per_gpu(self) -> float:
         """Bytes of weights on each GPU."""
-        return self.model.weights_per_rank(self.gpus.tensor_parallel)
+        gpus = self.gpus
+        return self.model.weights_per_rank(gpus.tensor_parallel, gpus.pipeline_parallel, gpus.expert_parallel)
 
     @property
     def hbm_left(self) -> float:
         """Bytes per GPU that are left for KV (L1 and L2 together); negative if the model does not fit."""
         gpus = self.gpus
-        return gpus.gpu.memory * gpus.memory_utilization - self.weights_per_gpu - gpus.reserve
+        return gpus.gpu.memory * gpus.memory_utilization - self.weights_per_gpu - gpus.reserve - gpus.activations
+
+    @property
+    def block_bytes_per_gpu(self) -> float:
+        """Raw bytes of one block on one GPU: the layers of a stage, the KV heads (or the latent) of a rank."""
+        stage = -(-self.model.layers // self.gpus.pipeline_parallel)
+        elements = self.model.kv_elements(self.gpus.tensor_parallel) * self.model.kv_bytes
+        return elements * self.kv.block_tokens * stage
 
     @property
     def l1_per_gpu(self) -> float:
-        """Bytes of L1 on each GPU: as given, else all HBM that is left."""
+        """Bytes of L1 on each GPU: as reported or given, else all HBM that is left."""
+        if self.kv.blocks is not None:
+            return self.kv.blocks * self.block_bytes_per_gpu
         return self.kv.l1 if self.kv.l1 is not None else self.hbm_left - self.kv.l2

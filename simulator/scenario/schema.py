@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from simulator.scenario.faults import FaultPart
 from simulator.scenario.parts import (
     BoardPart,
     CodecPart,
+    CopyEnginePart,
     GpuPart,
     Label,
     LinkPart,
@@ -28,7 +30,7 @@ from simulator.scenario.parts import (
     default,
     known,
 )
-from simulator.scenario.quantities import Count, Number, Quantity, Text, Tokens, refuse, refuse_all
+from simulator.scenario.quantities import Count, Flag, Number, Quantity, Text, Tokens, refuse, refuse_all
 from simulator.scenario.workload_schema import Workload
 
 Window = Annotated[float, Number(least=0, most=1)]
@@ -40,8 +42,19 @@ class Pool(Section):
     count: Whole = 1
     link: LinkPart = Field(description="each board's link to the switch or to a GPU")
     links_per_board: Whole = 1
-    switch: SwitchPart | None = None
+    switch: SwitchPart | None = default(None, "between the boards and the GPUs; the root of a tree")
+    leaf: SwitchPart | None = default(None, "second level of a tree, between the boards and `switch`")
+    leaves: Whole = default(1, "how many leaf switches")
+    gpus_per_port: Whole = default(1, "GPUs behind one port")
+    placement: Literal["round_robin", "hash", "least_loaded"] = default("round_robin", "of bursts on boards (detailed devices)")
+    shared_by: Whole = default(1, "replicas that share boards and switches")
+    others_load: Annotated[float, Number(least=0, most=0.99)] = default(0.0, "share of what is shared that the others use")
+    saturation: Annotated[float, Number(least=1)] = default(7.1, "latency under load, at most, times the unloaded one")
+    copy_engine: CopyEnginePart | None = default(None, "the GPUs move the pages themselves; `none`: the boards' DMA does")
     memory_price: Annotated[float, Quantity("money_per_size")] = Field(description="default: from cost.prices")
+    memory_power: Annotated[float, Quantity("power_per_size")] = default(
+        "0 W/GB", "of the memory, where the power of the board is without it"
+    )
 
 
 class Cluster(Section):
@@ -65,21 +78,73 @@ class Retention(Section):
     kind: Literal["full"] = "full"
 
 
+# what each kind of selection uses; every other field of `kv.selection` is refused beside it
+_SELECTED = ("fraction", "dense_layers", "select_every", "index", "overlap", "floor", "refresh")
+_SELECTION_FIELDS = {"dense": (), "budget": ("tokens",), "pages": ("tokens", *_SELECTED)}
+
+
 class Selection(Section):
-    kind: Literal["dense", "budget"] = "dense"
-    tokens: TokenCount | None = default(None, "budget: most tokens of a sequence that a decode step reads")
+    kind: Literal["dense", "budget", "pages"] = default("dense", "budget: spread evenly, known; pages: sets drawn page by page")
+    tokens: TokenCount | None = default(None, "budget, pages: most tokens of a sequence that a decode step reads")
+    fraction: Annotated[float, Number(above=0, most=1)] | None = default(None, "pages: instead of tokens, share of the context")
+    dense_layers: Annotated[int, Count(0)] | None = default(None, "pages: first layers, which read everything; default 0")
+    select_every: Whole | None = default(None, "pages: every so-manieth layer selects, the others reuse its set; default 1")
+    index: Window | None = default(None, "pages: bytes of index that a selecting layer reads per byte of KV; default 0")
+    overlap: Window | None = default(None, "pages: share of a set that was in the set before; an input, no default")
+    floor: Window | None = default(None, "pages: share of a set that never changes (query-agnostic); default 0")
+    refresh: Whole | None = default(None, "pages: steps between changes of the sets; default 1")
 
     @model_validator(mode="after")
-    def _tokens(self) -> Selection:
+    def _used(self) -> Selection:
+        used = _SELECTION_FIELDS[self.kind]
+        given = [name for name in ("tokens", *_SELECTED) if getattr(self, name) is not None]
+        problems: list[tuple[tuple[str, ...], str]] = []
+        for name in given:
+            if name not in used:
+                orelse = f"write kind: {'budget' if self.kind == 'dense' and name == 'tokens' else 'pages'}"
+                problems.append(((name,), f"{self.kind} does not use {name}; remove it or {orelse}"))
         if self.kind == "budget" and self.tokens is None:
-            raise refuse("budget needs tokens; write for example tokens: '1024 tokens'")
-        if self.kind == "dense" and self.tokens is not None:
-            raise refuse("dense does not use tokens; remove it or write kind: budget", at=("tokens",))
+            problems.append(((), "budget needs tokens; write for example tokens: '1024 tokens'"))
+        if self.kind == "pages":
+            if (self.tokens is None) == (self.fraction is None):
+                problems.append(((), "pages needs either tokens ('1024 tokens') or fraction (0.1)"))
+            if self.overlap is None:
+                problems.append(((), "pages needs overlap, the share of a set that was in the set before; for example 0.8"))
+            elif self.floor is not None and self.floor > self.overlap:
+                problems.append(
+                    (("floor",), f"floor {self.floor:g} exceeds overlap {self.overlap:g}; what never changes overlaps")
+                )
+        if problems:
+            raise refuse_all(problems)
         return self
 
 
 class Placement(Section):
-    eviction: Literal["split", "lru"] = "split"
+    eviction: Literal["split", "lru", "fifo", "lfu", "hot", "cost", "share", "priority"] = default(
+        "split", "which blocks leave L1 first; split: equal shares, exclusive of L3"
+    )
+    l2: Literal["exclusive", "inclusive"] = default("exclusive", "inclusive: L2 keeps selected pages that came into L1 as well")
+    write_back: Literal["lazy", "immediate"] = default("lazy", "immediate: as soon as a block is full, not when it is evicted")
+    threshold: Annotated[int, Count(0)] | None = default(None, "hot: uses above which a page is hot; default 10")
+    adapt: bool | None = default(None, "hot: whether the threshold follows what promotions bring; default false")
+
+    @model_validator(mode="after")
+    def _used(self) -> Placement:
+        problems: list[tuple[tuple[str, ...], str]] = []
+        for name in ("threshold", "adapt"):
+            if getattr(self, name) is not None and self.eviction != "hot":
+                problems.append(
+                    ((name,), f"the eviction '{self.eviction}' does not use {name}; remove it or write eviction: hot")
+                )
+        if self.eviction == "split":
+            why = "split moves a block once and keeps no copy"
+            if self.l2 == "inclusive":
+                problems.append((("l2",), f"{why}; write eviction: lru, or l2: exclusive"))
+            if self.write_back == "immediate":
+                problems.append((("write_back",), f"{why}; write eviction: lru, or write_back: lazy"))
+        if problems:
+            raise refuse_all(problems)
+        return self
 
 
 class Topology(Section):
@@ -87,7 +152,7 @@ class Topology(Section):
 
 
 class Sharing(Section):
-    kind: Literal["private"] = "private"
+    kind: Literal["private", "prefix"] = default("private", "prefix: equal blocks of prompts are stored and computed once")
 
 
 class Loop(Section):
@@ -99,6 +164,7 @@ class Kv(Section):
     block: TokenCount = default("16 tokens", "a row of the page table")
     burst: PositiveSize = default("64 KiB", "bytes of one DMA descriptor")
     l1: Size | None = default(None, "per GPU; absent or `none`: all HBM left")
+    blocks: Whole | None = default(None, "L1 as the count of blocks that an engine reported, instead of l1")
     l2: Size = default("0 B", "prefetch buffer per GPU; needs a pool")
     layout: Layout = Layout()
     codec: CodecPart | None = None
@@ -116,32 +182,63 @@ class Kv(Section):
 
 
 # what each predictor uses; every other field of `prefetch` is refused beside it
+_AHEAD = ("depth", "control", "priority")
+_CALLS = ("latency", "service", "batch", "placement", "queue")
 PREDICTORS = {
     "none": (),
-    "next_layer": ("depth",),
-    "statistical": ("depth", "coverage", "accuracy", "latency"),
+    "next_layer": _AHEAD,
+    "stream": ("priority",),
+    "statistical": (*_AHEAD, "coverage", "accuracy", *_CALLS),
+    "history": ("depth", "latency"),
+    "attention": (*_AHEAD, "coverage", "accuracy", *_CALLS, "score"),
+    "token_model": (*_AHEAD, *_CALLS, "model", "guesses"),
+    "cxl_speckv": (*_AHEAD, *_CALLS, "guesses", "addresses"),
     "oracle": (),
 }
 
 
 class Prefetch(Section):
-    predictor: Literal["none", "next_layer", "statistical", "oracle"] = "none"
-    depth: Annotated[int, Count(0)] | None = default(None, "layers ahead; default 1")
-    coverage: Window | None = default(None, "share of far pages that are proposed in time")
-    accuracy: Annotated[float, Number(above=0, most=1)] | None = default(None, "share of proposals that are right")
-    latency: Time | None = default(None, "per prediction; default 0 s")
+    predictor: Literal[
+        "none", "next_layer", "stream", "statistical", "history", "attention", "token_model", "cxl_speckv", "oracle"
+    ] = "none"
+    depth: Annotated[int, Count(0)] | None = default(None, "layers ahead; default 1, cxl_speckv 2")
+    control: Literal["fixed", "additive", "ucb", "feedback"] | None = default(
+        None, "of the depth (cxl_speckv: of the guesses) while the run goes on; default fixed"
+    )
+    priority: Literal["demand", "equal"] | None = default(None, "equal: demand waits for earlier prefetches; default demand")
+    coverage: Window | None = default(None, "share of far pages that are proposed in time; attention: its recall")
+    accuracy: Annotated[float, Number(above=0, most=1)] | None = default(
+        None, "share of proposals that are right; attention: its precision"
+    )
+    latency: Time | None = default(None, "from a prediction to its prefetch; default 0 s")
+    service: Time | None = default(None, "of a call of the predictor, one after the other; default 0 s, cxl_speckv 10 us")
+    batch: Whole | None = default(None, "predictions that a call answers; default 1")
+    placement: Literal["fpga", "host", "gpu"] | None = default(None, "where calls run; gpu: in the layers; default fpga")
+    queue: Annotated[int, Count(0)] | None = default(
+        None, "hints that wait for calls, more are dropped; 0: any number; default 0, cxl_speckv 16"
+    )
+    guesses: Whole | None = default(None, "token_model: of the next token, at most 16; cxl_speckv: pages a hint; default 4")
+    model: Literal["markov0", "markov1", "markov2", "markov3", "lstm"] | None = default(
+        None, "token_model: measured on recorded text; default markov3"
+    )
+    addresses: Literal["positions", "far_pages"] | None = default(
+        None, "cxl_speckv: as published, or as explained later; default positions"
+    )
+    score: Window | None = default(None, "attention: share of the KV that scoring reads; default 0")
 
     @model_validator(mode="after")
     def _used(self) -> Prefetch:
         used = PREDICTORS[self.predictor]
-        given = [name for name in ("depth", "coverage", "accuracy", "latency") if getattr(self, name) is not None]
+        given = [name for name in type(self).model_fields if name != "predictor" and getattr(self, name) is not None]
         problems: list[tuple[tuple[str, ...], str]] = [
             ((name,), f"the predictor '{self.predictor}' does not use {name}; remove it") for name in given if name not in used
         ]
-        if self.predictor == "statistical":
+        if self.predictor in ("statistical", "attention"):
             missing = [name for name in ("coverage", "accuracy") if name not in given]
             if missing:
-                problems.append(((), f"the predictor 'statistical' needs {' and '.join(missing)}"))
+                problems.append(((), f"the predictor '{self.predictor}' needs {' and '.join(missing)}"))
+        if self.predictor == "token_model" and self.guesses is not None and self.guesses > 16:
+            problems.append((("guesses",), f"{self.guesses} guesses; accuracy was measured for at most 16"))
         if problems:
             raise refuse_all(problems)
         return self
@@ -154,8 +251,10 @@ class Scheduler(Section):
     prefill_chunk: TokenCount | None = default(None, "most tokens of one prompt in a step; default: token_budget")
     reserve: Literal["prompt", "full"] = "prompt"
     watermark: Window = default(0.01, "share of all blocks kept free at admission")
+    asynchronous: Annotated[bool, Flag()] = default(False, "the next step is planned while this one runs")
     engine: Label | None = default(None, "host overhead of a serving engine in the catalogue")
     host_overhead: Time | None = default(None, "per step; default 0 s")
+    host_per_sequence: Time | None = default(None, "per token that a step gives out; default 0 s")
 
     @field_validator("engine")
     @classmethod
@@ -198,6 +297,8 @@ class ScenarioFile(Section):
     scheduler: Scheduler = Scheduler()
     slo: Slo = Slo()
     cost: Cost
+    devices: Literal["fluid", "detailed"] = default("fluid", "of far memory: flows, or queues that serve single descriptors")
+    faults: tuple[FaultPart, ...] = default((), "what breaks between the GPUs and the pool")
 
 
 # keys that presets fill in, so that a file may leave them out
@@ -206,7 +307,10 @@ _FILLED = {
     "Pool": {"memory_price"},
     "Cost": {"as_of", "years", "utilization", "electricity", "pue", "host_price", "host_power"},
 }
-_OR_NONE = {("Pool", "switch"), ("Cluster", "kv_pool"), ("Kv", "l1"), ("Kv", "codec"), ("Trace", "limit")}
+_OR_NONE = {
+    ("Pool", "switch"), ("Pool", "leaf"), ("Pool", "copy_engine"), ("Cluster", "kv_pool"), ("Kv", "l1"), ("Kv", "blocks"),
+    ("Kv", "codec"), ("Trace", "limit"),
+}  # fmt: skip
 
 
 def json_schema() -> dict[str, Any]:
@@ -221,6 +325,7 @@ def json_schema() -> dict[str, Any]:
         parts[name]["properties"][key]["anyOf"].append({"const": "none"})
     link = parts["LinkPart"]["anyOf"][1]["properties"]
     link["bandwidth"] = {**link["read_bandwidth"], "title": "Bandwidth", "description": "of both directions"}
+    link["protocol"] = {"type": "object", "title": "Protocol", "description": "kind, generation, lanes: gives the bandwidths"}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "speckvsim scenario"
     return schema

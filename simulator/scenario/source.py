@@ -44,9 +44,7 @@ class Source:
         """The value at `path`, or None where there is none."""
         node: Any = self.data
         for key in path:
-            if not isinstance(node, dict) or key not in node:
-                return None
-            node = node[key]
+            node = below(node, key)
         return node
 
     def has(self, path: Where) -> bool:
@@ -55,13 +53,13 @@ class Source:
 
     def put(self, path: Where, value: Any, place: Place) -> None:
         """Set the value at `path` (mappings on the way are made); all below it is forgotten."""
-        node = self.data
+        node: Any = self.data
         for depth, key in enumerate(path[:-1], 1):
-            if not isinstance(node.get(key), dict):
-                node[key] = {}
+            if not isinstance(below(node, key), dict | list):
+                _set(node, key, {})
                 self._note(path[:depth], place)
-            node = node[key]
-        node[path[-1]] = value
+            node = below(node, key)
+        _set(node, path[-1], value)
         self._note(path, place)
 
     def _note(self, path: Where, place: Place) -> None:
@@ -78,7 +76,7 @@ class Source:
     def note(self, path: Where, place: Place) -> None:
         self.keys[path] = self.values[path] = place
         below = self.get(path)
-        for key in below if isinstance(below, dict) else ():
+        for key in below if isinstance(below, dict) else map(str, range(len(below))) if isinstance(below, list) else ():
             self.note((*path, key), place)
 
     def place(self, path: Where, key: bool = False) -> Place:
@@ -101,3 +99,17 @@ class Source:
         """`FILE:LINE`, `--set` or a preset with its source; None where nobody gave a value (a default)."""
         place = self.values.get(path)
         return place.brief if place else None
+
+
+def below(node: Any, key: str) -> Any:
+    """What a mapping has at a key, or a list at a number from 0; None where there is none."""
+    if isinstance(node, list):
+        return node[int(key)] if key.isdigit() and int(key) < len(node) else None
+    return node.get(key) if isinstance(node, dict) else None
+
+
+def _set(node: Any, key: str, value: Any) -> None:
+    if isinstance(node, list):
+        node[int(key)] = value
+    else:
+        node[key] = value

@@ -15,7 +15,7 @@ TokenCount = Annotated[int, Tokens()]
 
 class Trace(Section):
     path: Label = Field(description="relative to the scenario file")
-    format: Literal["auto", "azure", "mooncake", "csv"] = "auto"
+    format: Literal["auto", "azure", "mooncake", "csv", "vllm"] = "auto"
     limit: Annotated[int, Count(1)] | None = default(None, "the first so many requests of the window; or `none`")
     start: Time = default("0 s", "of the window on the recorded clock")
     end: Annotated[float, Quantity("time", above_zero=True)] = default("inf", "of the window")

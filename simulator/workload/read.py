@@ -2,9 +2,9 @@
 
 A file keeps the name it has: gzip and format are recognised from the content. Rows are read one by one, and reading
 stops after the first `limit` rows of the window, so what comes later in the file is neither read nor checked.
-The window [start, end) is on the recorded clock (s); times are then shifted so that it starts at 0 and divided by
-`rate_scale`. Rows out of order are sorted by arrival (same time: file order), with a note; `limit` counts rows in file
-order.
+A recorded vLLM run is a folder or a tar and has a reader of its own (`vllm_run.py`). The window [start, end) is on the
+recorded clock (s); times are then shifted so that it starts at 0 and divided by `rate_scale`. Rows out of order are
+sorted by arrival (same time: file order), with a note; `limit` counts rows in file order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from simulator.workload.fields import Reader
 from simulator.workload.generic import Generic
 from simulator.workload.lines import Lines, excerpt, open_lines
 from simulator.workload.mooncake import Mooncake
-from simulator.workload.requests import Floats, HashIds, Ints, Requests, scale, window
+from simulator.workload.requests import Floats, HashIds, Ints, Requests, first, scale, window
+from simulator.workload.vllm_run import is_run, read_run
 
 FORMATS: dict[str, Reader] = {
     "azure": Azure(),
@@ -40,6 +41,8 @@ def read_trace(
 ) -> Requests:
     """The first `limit` requests of a recorded trace in [start, end) s, at `rate_scale` times the recorded rate."""
     _check(fspath(path), format, limit, start, end, rate_scale)
+    if format == "vllm" or (format == "auto" and is_run(fspath(path))):
+        return scale(first(window(read_run(fspath(path)).requests, start, end), limit), rate_scale)
     with open_lines(path) as lines:
         reader = _reader(lines, format)
         requests = _collect(lines, reader, limit, start, end)
@@ -48,8 +51,8 @@ def read_trace(
 
 def _check(name: str, format: str, limit: int | None, start: float, end: float, rate_scale: float) -> None:
     wrong = []
-    if format != "auto" and format not in FORMATS:
-        names = ["auto", *FORMATS]
+    names = ["auto", *FORMATS, "vllm"]
+    if format not in names:
         message = f"{excerpt(format)} is not a trace format; expected one of {', '.join(names)}"
         wrong.append(Problem(name, "format", message, did_you_mean(format, names)))
     if limit is not None and limit < 1:

@@ -53,6 +53,7 @@ class Requests:
     source: str  # the file, or what was generated
     notes: tuple[str, ...] = ()  # what a reader of the results should know
     out_of_order: int = 0  # rows of the file that were earlier than a row before them
+    output_ids: HashIds | None = None  # ids of the further blocks that a prompt and its answer fill together
 
     def __post_init__(self) -> None:
         lengths = {len(self.arrival), len(self.input_tokens), len(self.output_tokens)}
@@ -69,13 +70,25 @@ class Requests:
 def window(requests: Requests, start: float = 0.0, end: float = inf) -> Requests:
     """The requests with start <= arrival < end, on a clock that starts at `start` (s)."""
     low, high = np.searchsorted(requests.arrival, [start, end])
-    rows = np.arange(low, high)
+    kept = _rows(requests, np.arange(low, high))
+    return replace(kept, arrival=kept.arrival - start)
+
+
+def first(requests: Requests, limit: int | None) -> Requests:
+    """The first `limit` requests; all of them for None."""
+    if limit is None or limit >= len(requests):
+        return requests
+    return _rows(requests, np.arange(limit))
+
+
+def _rows(requests: Requests, rows: Ints) -> Requests:
     return replace(
         requests,
-        arrival=requests.arrival[rows] - start,
+        arrival=requests.arrival[rows],
         input_tokens=requests.input_tokens[rows],
         output_tokens=requests.output_tokens[rows],
         hash_ids=None if requests.hash_ids is None else requests.hash_ids.take(rows),
+        output_ids=None if requests.output_ids is None else requests.output_ids.take(rows),
     )
 
 

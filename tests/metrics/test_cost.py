@@ -50,7 +50,7 @@ def test_energy_of_gpus_alone():
     products = (512 + 256) + (256 + 256) + (1024 + 256) + (256 + 512)  # activations in and out, elements
     element_wise = 8 * 256 + 2 * 512 + 3 * 512
     layer_bytes = 2 * weights * steps + 2 * (products + element_wise) * tokens + 512 * context
-    head_bytes = 2 * 1000 * 256 * steps + 2 * (1000 + 256) * rows
+    head_bytes = 2 * 1000 * 256 * steps + 2 * (1000 + 256) * rows + 10 * 1000 * rows  # three passes of sampling
     flops = layers * (2 * weights * tokens + 4 * 256 * context) + 2 * 1000 * 256 * rows
     prompts = layers * 4 * 256 * 128 * (40 + 30 + 20) / (0.6 * 300e12)
     streaming, computing = (layers * layer_bytes + head_bytes) / 1600e9, flops / 150e12 + prompts
@@ -95,19 +95,20 @@ def test_rent_of_gpus_alone():
 
 @pytest.mark.parametrize("basis", ["purchase", "rent"])
 def test_a_pool_costs_boards_memory_and_switch(basis: str):
-    """Two boards of 1 GB at 8 USD/GB, a switch; energy idle + (active - idle) x use of the busiest stage of the boards.
+    """Two boards of 1 GB at 8 USD/GB and 0.5 W/GB, a switch; energy idle + (active - idle) x use of the boards' busiest stage.
 
     Would catch: memory priced once for both boards, a switch without power, boards forgotten under rent.
     """
     settings = PRICES | pool(4, 100) | {
         "cluster.kv_pool.board": {"type": "agilex-7-speckv", "memory": "1 GB"} | BOARD,
         "cluster.kv_pool.count": 2, "cluster.kv_pool.switch": SWITCH, "cluster.kv_pool.memory_price": "8 USD/GB",
+        "cluster.kv_pool.memory_power": "0.5 W/GB",
         "cost.basis": basis,
     }  # fmt: skip
     result = served(settings, ROWS)
     use = max(share for stage, share in result.summary["utilization"].items() if stage.startswith("pool."))
     assert use > 0
-    pool_j = (2 * (60 + 100 * use) + 75) * seconds(result)
+    pool_j = (2 * (60 + 100 * use) + 2 * 0.5 + 75) * seconds(result)
     assert result.summary["energy"]["pool_j"] == pytest.approx(pool_j, rel=1e-9)
     cost = result.summary["cost"]
     assert cost["pool_usd_per_hour"] == pytest.approx((2 * 12000 + 2 * 8 + 5800) / HOURS, rel=1e-9)

@@ -72,7 +72,7 @@ def occupied(simulation: Simulation) -> list[int]:
 def _held(engine: Any) -> int:
     """All blocks: those placed of prompts, and of decoders those of the cached tokens and the one they add."""
     total = 0
-    for request in engine._running:
+    for request in engine.running:
         if request in engine.batch.offset:
             total += engine.geometry.blocks(engine.batch.cached(request) + 1)
         else:

@@ -68,7 +68,7 @@ def test_far_bytes_bound_the_decode(load):
     [
         (at("500 /s"), "offered load exceeds capacity: 500 /s offered, at most "),
         ("model=llama-2-70b-mha", "hypothetical: llama-2-70b-mha"),
-        ("cluster.gpus.calibrated=false", "uncalibrated: the efficiencies of a100-80gb-sxm"),
+        ("cluster.gpus.calibrated=false", "step times may be off by 6 % (median), 15 % (p95)"),
         ("seed=1", "published claims, not measured: "),
         ("seed=2", "scheduler.host_overhead is 0 s"),
         (at("1 /s").replace(FIXED % 1000, WIDE), "% of the requests exceed max_context (4096 tokens)"),

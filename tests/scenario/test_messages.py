@@ -55,12 +55,12 @@ CASES = {
     "model does not fit": (
         changed("count: 8, tensor_parallel: 8", "count: 1").replace("l1: 12 GiB", "l1: 1 GiB"),
         ("mine.yaml:5:8  model: llama-2-70b does not fit: 128.5 GiB (the weights) + 2.0 GiB reserve per GPU exceed "
-        "67.1 GiB (0.9 of 74.5 GiB)\n    more GPUs, a smaller weight_bytes or another GPU"),
+        "71.2 GiB (0.9 of 79.2 GiB)\n    more GPUs, a smaller weight_bytes or another GPU"),
     ),
     "tiers do not fit": (
         changed("l1: 12 GiB", "l1: 60 GiB"),
-        ("mine.yaml:14:91  kv.l1: l1 60.0 GiB + l2 3.0 GiB per GPU do not fit: 49.0 GiB are left of 67.1 GiB (0.9 of "
-        "74.5 GiB) after 16.1 GiB (1/8 of the weights) + 2.0 GiB reserve per GPU"),
+        ("mine.yaml:14:91  kv.l1: l1 60.0 GiB + l2 3.0 GiB per GPU do not fit: 53.2 GiB are left of 71.2 GiB (0.9 of "
+        "79.2 GiB) after 16.1 GiB (1/8 of the weights) + 2.0 GiB reserve per GPU"),
     ),
     "not even one burst": (
         changed("l2: 3 GiB", "l2: 1 KiB"),

@@ -8,7 +8,7 @@ from math import inf
 import pytest
 
 from simulator.scenario import Scenario
-from simulator.scenario.resolved import Codec, Prefetch
+from simulator.scenario.resolved import Prefetch
 
 from .conftest import SAMPLE
 
@@ -17,9 +17,10 @@ def test_values(load):
     """Units, overrides, dependent defaults; a preset over the user's value or GiB read as GB would show here."""
     resolved = load().resolved
     assert (resolved.seed, resolved.model.layers, resolved.model.kv_heads) == (7, 80, 8)
-    assert resolved.gpus.tensor_parallel == 8 and resolved.gpus.gpu.memory == 80e9
+    assert resolved.gpus.tensor_parallel == 8 and resolved.gpus.gpu.memory == 79.15 * 2**30
     assert resolved.kv.l1 == 12 * 2**30 and resolved.kv.l2 == 3 * 2**30
-    assert resolved.kv.codec == Codec(2.0, "fpga", "fpga")
+    codec = resolved.kv.codec
+    assert (codec.ratio, codec.compress_at, codec.decompress_at) == (2.0, "fpga", "fpga")
     assert resolved.prefetch == Prefetch("statistical", 4, 0.947, 0.872, 10e-6)
     assert resolved.pool is not None and resolved.pool.switch is not None
     assert (resolved.pool.boards, resolved.pool.switch.uplinks, resolved.pool.links_per_board) == (4, 8, 1)

@@ -1,0 +1,107 @@
+"""What faults do to a replica: pages and requests that are lost, capacity that is gone, reads that wait (design 3.2, issue of
+faults). What breaks and what is left of the devices is `hardware/faults.py`.
+
+Slower links, fewer boards, longer round trips: the path to far memory is that of the degraded devices from then on.
+Lost boards (and what is cut off for good): pages are striped, so every sequence with a block nowhere but in L3 misses some of
+it. Such requests start over with what they have given out (recompute), or end (abort). L3 is as large as what is left of it;
+the newest requests are preempted until the claims of the others fit. Requests that do not fit what will ever be there again are
+aborted, later ones rejected. Where boards fail faster than a request is served, it starts over for ever.
+A way that comes back: far reads wait. The replica stands still from the step that needs one until then; sequences that are in
+L1 decode on, and admission counts L1 only.
+
+A change takes effect at the first step that begins after it; what is prefetched then for that step is fetched again. Not
+modelled: a step cut short, write-back lost on its way (it counts as written later), copies of pages that survive because they
+wait in L2, a batch that goes on without those that wait.
+Events: none; it says when the next change is, and a run of steps ends there.
+"""
+
+from __future__ import annotations
+
+from simulator.hardware.faults import Health, Schedule, degraded
+from simulator.hardware.pool import FarPath, far_path
+from simulator.metrics.recorder import Struck
+from simulator.scenario.resolved import ScenarioResolved
+from simulator.scheduler.far import FarMemory
+from simulator.scheduler.planning import PlannedReplica
+
+
+class Faults:
+    """The faults of one replica's run."""
+
+    def __init__(self, scenario: ScenarioResolved, schedule: Schedule, replica: PlannedReplica, far: FarMemory):
+        self.scenario, self.schedule, self.replica, self.far = scenario, schedule, replica, far
+        self._l3_blocks = replica.residency.l3_blocks
+        self._health = schedule.health
+        self._paths: dict[Health, FarPath] = {self._health: far.path}
+
+    @property
+    def next_at(self) -> float:
+        return self.schedule.next_at
+
+    def happen(self, clock: float) -> None:
+        """All changes up to now, in their order."""
+        while self.schedule.next_at <= clock:
+            before = self._health
+            occurrence, starts = self.schedule.turn()
+            self._health = self.schedule.health
+            struck = Struck(occurrence.at, occurrence.end, occurrence.fault.what)
+            if starts:
+                self.replica.recorder.faults.append(struck)
+            self._resize()
+            if self._health.boards < before.boards:
+                self._lose(struck, abort=occurrence.fault.on_loss == "abort")
+            if starts:
+                self._give_up(struck)
+            if self._health != before:
+                self._reach()
+
+    def holds(self) -> bool:
+        """Nothing can go on before the next change: far pages are out of reach, or nobody that waits can enter."""
+        replica = self.replica
+        if not replica.running:
+            return not replica.admits()
+        waiting = self._health.boards > 0 and not self._health.reachable
+        return waiting and (not replica.residency.settled() or replica.growth() > replica.residency.near_room())
+
+    def _resize(self) -> None:
+        """Capacity as it is now, and as it will be."""
+        replica, boards = self.replica, self.schedule.pool.boards
+        residency = replica.residency
+        residency.resize(self._l3_blocks * self.schedule.lasting.boards // boards)
+        replica.lasting = residency.capacity()
+        residency.resize(self._l3_blocks * self._health.boards // boards)
+        replica.reach(residency.capacity() if self._health.reachable else residency.l1_blocks)
+
+    def _lose(self, struck: Struck, abort: bool) -> None:
+        """What L3 held is incomplete."""
+        replica = self.replica
+        missing = set(replica.residency.lost())
+        for request in [one for one in reversed(replica.running) if one in missing]:
+            if abort:
+                replica.abort(request)
+                struck.aborted += 1
+            else:
+                replica.preempt(request)
+                struck.recomputed += 1
+        while replica.residency.claimed > replica.residency.capacity():
+            replica.preempt(next(reversed(replica.running)))
+            struck.recomputed += 1
+
+    def _give_up(self, struck: Struck) -> None:
+        """Requests that will never fit again."""
+        replica = self.replica
+        for request in [one for one in (*replica.queue, *replica.running) if replica.needs(one) > replica.lasting]:
+            replica.abort(request)
+            struck.aborted += 1
+        replica.release_held()
+
+    def _reach(self) -> None:
+        """The path as it is now."""
+        recorder, far, left = self.replica.recorder, self.far, self._health
+        if left.reachable:
+            if left not in self._paths:
+                self._paths[left] = far_path(degraded(self.scenario, left))
+            far.use(self._paths[left])
+        far.reachable = left.reachable
+        kind = far.path.bound_kind if left.reachable else "link"
+        recorder.bounds.append((recorder.runs.count, kind))

@@ -1,0 +1,256 @@
+"""Far memory that knows its pages: what a step reads is looked up page by page, then timed like any step (`far`).
+
+In each step, for one layer group after the other: the pages that the decoding sequences select (all, where layers are dense)
+and the past of the prompt pieces; of them, what is in L1; what L2 kept; the rest is far. The counts by layer go through the
+same closed form as without identity. A page predictor's proposals, made from the step before, are split into right and wrong
+by the pages that are in fact far; what was issued for the next step is split when that comes.
+
+L2 holds what is under way and, in the rest, what was fetched before (kept). Kept pages that this step reads stay put until
+its end; the others make room, the oldest first, for what the predictor has under way. What leaves for that reason and is
+asked for later is *pollution*. Wrong pages without a name (`statistical`) take room in L2 for one step.
+
+    asked      far pages, and pages that L2 had because they were prefetched and not used so far (these are in time)
+    l2_hits    pages that L2 kept after an earlier use: neither asked for nor prefetched
+    useless    wrong pages count when they leave L2 unused, or at once where they find no room
+
+Not modelled: a page that is written to L3 and read again while its write-back waits in L2.
+Events: none of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from simulator.hardware.interference import UNDISTURBED, Slow
+from simulator.kvcache.geometry import Geometry
+from simulator.kvcache.identity import PAGE_PREDICTORS, PagedResidency
+from simulator.kvcache.paged_split import PagedSplit
+from simulator.kvcache.table import DISPLACED, HOME, IN_FLIGHT, KEPT, NEAR, UNUSED, Ids
+from simulator.metrics.invariants import require
+from simulator.prefetch import pages as by_name
+from simulator.prefetch.pages import Certain, Given, PagePredictor
+from simulator.prefetch.pipeline import Counts
+from simulator.prefetch.service import Answer
+from simulator.scenario.resolved import ScenarioResolved
+from simulator.scheduler.far import FarMemory, FarStep, Plan
+
+NONE = np.zeros(0, np.int64)
+
+
+class PagedFar(FarMemory):
+    def __init__(self, scenario: ScenarioResolved, geometry: Geometry, rng: np.random.Generator, checked: bool = False):
+        self._spec = spec = scenario.prefetch
+        named = spec.predictor in PAGE_PREDICTORS
+        plain = replace(scenario, prefetch=replace(spec, predictor="none")) if named else scenario
+        super().__init__(plain, geometry, rng, checked)
+        self._pinned = 0  # pages of L2 that this step reads
+        self._last: Plan | None = None
+        self._whole = True
+        self._held_bytes = 0.0  # of L2 by kept pages and reads
+        self._issuing: list[int] = []  # wrong pages under way for each layer of the step
+        self._given: Given | None = None
+        self._names: PagePredictor | None = None
+        if named:
+            self._names = by_name.PAGE_PREDICTORS[spec.predictor](spec, rng)
+            self.predictor = self._given = Given(self._names.window(geometry.layers))
+
+    @property
+    def refetch_seconds(self) -> float:
+        """To fetch one page, unloaded."""
+        return self.path.read_latency + self._page_time
+
+    def attach(self, pages: PagedResidency) -> None:
+        """The residency whose pages these are."""
+        self.pages = pages
+        groups = len(pages.groups)
+        self._expected: list[Ids] = [NONE] * groups  # issued or to be issued for the next step
+        self._far: list[Ids] = [NONE] * groups
+        self._unread = [0] * groups  # far pages of the decoding sequences that were counted, not listed
+        self._read: list[Ids] = [NONE] * groups  # by decoding sequences
+        self._hits: list[Ids] = [NONE] * groups  # in L2
+        self._group_of = np.repeat(np.arange(groups), pages.weight)
+        if self._spec.predictor == "next_layer":
+            self.predictor = Certain(self._spec, pages.groups)
+
+    @property
+    def room(self) -> float:
+        free = super().room - self._pinned * self.geometry.layer_bytes
+        return max(free, self.geometry.burst * self.geometry.ranks)
+
+    def begin(self, step: int, prompts: list[int]) -> int:
+        """Look up what step `step` reads: the decoding sequences, and the past of the `prompts` in work. Pages in all."""
+        pages = self.pages
+        table = pages.table
+        pages.sync(step)
+        decoding = pages.decoding
+        chosen = pages.draw()
+        past = np.array([slot for slot in map(pages.slot_of, prompts) if slot >= 0 and table.blocks[slot]], np.int64)
+        newest = len(decoding) + len(past)
+        total, place = newest * pages.layers_per_block, 0
+        counted = isinstance(pages, PagedSplit) and self._names is None
+        for number, group in enumerate(pages.groups):
+            if group.selects:
+                decoded, place = chosen[place], place + 1
+                table.use(decoded, step)
+            elif counted:  # reading changes nothing, and nobody asks which pages
+                decoded = NONE
+            else:
+                decoded = pages.dense_entries(number, None)
+            prompt = pages.dense_entries(number, past)
+            table.use(prompt, step)
+            ids = np.concatenate([decoded, prompt]) if len(past) else decoded
+            away = ids[~pages.read(ids)]
+            kept = table.flags[away] & KEPT != 0
+            self._read[number], self._hits[number], self._far[number] = decoded, away[kept], away[~kept]
+            self._unread[number] = 0
+            total += len(ids) * group.layers
+            if counted and not group.selects and isinstance(pages, PagedSplit):
+                self._unread[number] = pages.far_active
+                total += (table.count_active - len(decoding)) * group.layers
+        table.scan(step)
+        pages.after_reads()
+        return total
+
+    def paged_step(
+        self, ending: list[int], host: float, layer: float, head: float, produced: float, duration: float,
+        slow: Slow = UNDISTURBED, sequences: int = 1, scores: float = 0.0,
+    ) -> FarStep:  # fmt: skip
+        """The step that `begin` looked up. `ending`: requests that end with it; the rest as in `step` and `unread`."""
+        pages = self.pages
+        evicted = pages.take_evicted()
+        if evicted:
+            self.evicted(evicted)
+        hits = np.concatenate(self._hits)
+        early = self._use_kept(hits)
+        far = [
+            len(ids) + unread for ids, unread, group in zip(self._far, self._unread, pages.groups) for _ in range(group.layers)
+        ]
+        wrong = self._propose(far) if self._given is not None else None
+        self._last = None
+        if any(far) or wrong is not None:
+            step = self.step(far, self._lost(ending), host, layer, head, produced, slow, sequences, scores)
+        else:
+            step = self.unread(produced, duration, slow)
+        if any(group.selects for group in pages.groups):
+            self._keep(far, wrong)
+            self.unused -= early
+            step.staged = max(step.staged, min(self.backlog + self._held_bytes, self.geometry.l2_bytes))
+        self._pinned = 0
+        for counts in (self.counts, step.reads):
+            counts.asked += early
+            counts.in_time += early
+        return step
+
+    def _use_kept(self, hits: Ids) -> int:
+        """Pages that L2 had: of them, those that were prefetched and not used so far."""
+        pages, flags = self.pages, self.pages.table.flags
+        self._pinned = pages.weigh(hits)
+        early = pages.weigh(hits[flags[hits] & UNUSED != 0])
+        self.l2_hits += self._pinned - early
+        for ids in self._far:
+            back = ids[flags[ids] & DISPLACED != 0]
+            if len(back):
+                self.polluted += pages.weigh(back)
+                flags[back] &= ~np.uint8(DISPLACED)
+        return early
+
+    def _lost(self, ending: list[int]) -> float:
+        """Share of the far pages that belongs to sequences which end with this step."""
+        if not ending or self._given is not None:
+            return 0.0
+        pages, table = self.pages, self.pages.table
+        slots = [pages.slot_of(request) for request in ending]
+        total = lost = 0
+        for ids, unread, group in zip(self._far, self._unread, pages.groups):
+            total += (len(ids) + unread) * group.layers
+            if unread and isinstance(pages, PagedSplit):
+                lost += min(unread, pages.far_of(ending)) * group.layers
+            lost += int(np.isin(table.sequence[ids // table.groups], slots).sum()) * group.layers
+        return lost / total if total else 0.0
+
+    # --- pages proposed by name
+
+    def _propose(self, far: list[int]) -> list[Ids] | None:
+        """Split what was expected of this step into right and wrong, tell the predictor what it read, and work out what it
+        expects of the next one. The wrong pages of each group; None if nothing is or will be under way."""
+        given, names, pages, carry = self._given, self._names, self.pages, self._carry
+        assert given is not None and names is not None
+        flags = pages.table.flags
+        right, wrong = [], []
+        for expected, needed in zip(self._expected, self._far):
+            expected = expected[flags[expected] & IN_FLIGHT != 0]  # the others' sequences have ended
+            flags[expected] &= ~np.uint8(IN_FLIGHT)
+            hit = np.isin(expected, needed, assume_unique=True)
+            right.append(int(hit.sum()))
+            wrong.append(expected[~hit])
+        window = given.window(len(far))
+        for one in range(len(carry.ready)):  # as many as were issued, whatever ended or did not fit
+            issued, group = carry.right[one] + carry.wrong[one], self._group_of[one]
+            carry.right[one] = min(right[group], issued)
+            carry.wrong[one] = issued - carry.right[one]
+        names.observe(self._read)
+        self._expected = []
+        fetched = sum(len(ids) * group.layers for ids, group in zip(self._far, pages.groups) if group.selects)
+        stays = pages.kept.used + fetched <= int(super().room / self.geometry.layer_bytes)  # what this step fetches
+        for ids, group, fetching in zip(names.expect(), pages.groups, self._far):
+            there = flags[ids] & (NEAR | KEPT) != 0
+            if stays and group.selects:
+                there |= np.isin(ids, fetching, assume_unique=True)
+            new = ids[~there & (flags[ids] & HOME != 0)]
+            flags[new] |= IN_FLIGHT
+            self._expected.append(new)
+        following = [len(ids) for ids in self._expected]
+        given.right = [right[group] for group in self._group_of] + [following[group] for group in self._group_of[:window]]
+        given.wrong = [len(wrong[group]) for group in self._group_of] + [0] * window
+        before = carry.wrong if carry.ready else [0]
+        self._issuing = [*before, *given.wrong[len(before) :]]
+        return wrong if carry.ready or any(right) or any(map(len, wrong)) or any(following) else None
+
+    # --- L2
+
+    def _plan(self, far: list[int], room: int, counts: Counts, sequences: int, answer: Answer) -> Plan:
+        self._last = plan = super()._plan(far, room, counts, sequences, answer)
+        self._whole = counts.dropped == 0  # no proposal was cut
+        return plan
+
+    def _keep(self, far: list[int], wrong: list[Ids] | None) -> None:
+        """After a step: what it read from L2 or L3 stays in L2 where there is room, and what it fetched for nothing. What is
+        under way goes first; kept pages that leave for it, and would not have for demand, are displaced."""
+        pages, flags, plan = self.pages, self.pages.table.flags, self._last
+        room = int(super().room / self.geometry.layer_bytes)
+        most = max(far, default=0)
+        pages.promoted(np.concatenate(self._hits))
+        pages.keep(pages.take_demoted())
+        for ids, group in zip(self._far, pages.groups):
+            if group.selects:
+                pages.keep(ids)
+        pages.make_room(room - most)
+        staged = most
+        if plan is not None and plan.window:
+            staged = plan.staged
+            if wrong is None:
+                staged += sum(plan.wrong[: len(far)])
+            else:
+                self._keep_wrong(wrong, plan)
+        flags[pages.make_room(room - staged)] |= DISPLACED
+        limit = max(0, room - staged)
+        require("INV-CAPACITY", pages.kept.used <= limit, f"L2 keeps {pages.kept.used} pages, has room for {limit}")
+        self._held_bytes = (pages.kept.used + min(staged, room)) * self.geometry.layer_bytes
+        lost, pages.unused_lost = pages.unused_lost, 0
+        self.counts.useless += lost
+        self.unused -= lost
+
+    def _keep_wrong(self, wrong: list[Ids], plan: Plan) -> None:
+        """Wrong pages that were issued in all their layers stay in L2, unused: not useless yet."""
+        pages, issued = self.pages, self._issuing
+        if not self._whole:
+            return
+        for ids, group in zip(wrong, pages.groups):
+            layers = range(group.first, group.first + group.layers)
+            if group.selects and len(ids) and all(issued[one] == len(ids) for one in layers):
+                before = pages.kept.used
+                pages.keep(ids, unused=True)
+                self.unused += pages.kept.used - before
+                self.counts.useless -= pages.kept.used - before
