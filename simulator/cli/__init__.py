@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["app", "codec", "commands", "main"]
+__all__ = ["app", "codec", "commands", "crosscheck", "figures", "main", "studies"]
 INTERRUPTED = "interrupted; nothing was written"
 
 try:
     import signal
     from typing import NoReturn
 
-    from simulator.cli import codec, commands  # they add their commands to the program
+    from simulator.cli import codec, commands, crosscheck, figures, studies  # they add their commands to the program
     from simulator.cli.app import Interrupt, app
 except KeyboardInterrupt:  # imports take a tenth of a second: long enough for Ctrl-C
     sys.stderr.write(f"{INTERRUPTED}\n")
@@ -26,21 +26,21 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show must not end a run
             stream.reconfigure(errors="replace")
-    interrupt = Interrupt()
+    interrupt = Interrupt(INTERRUPTED)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
         signal.signal(signal.SIGINT, interrupt)
     try:
         app(prog_name="speckvsim", obj=interrupt)
     except KeyboardInterrupt:
-        _interrupted()
+        _interrupted(interrupt.message)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
-            _interrupted()
+            _interrupted(interrupt.message)
         raise
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python takes a while to exit, and what is done is done
 
 
-def _interrupted() -> NoReturn:
-    sys.stderr.write(f"{INTERRUPTED}\n")
+def _interrupted(message: str) -> NoReturn:
+    sys.stderr.write(f"{message}\n")
     raise SystemExit(130) from None

@@ -25,8 +25,9 @@ Report = Callable[[float, str], None]
 class Interrupt:
     """Ctrl-C, and the memory of it: compiled modules swallow a KeyboardInterrupt that comes while they are imported."""
 
-    def __init__(self) -> None:
+    def __init__(self, message: str) -> None:
         self.seen = False
+        self.message = message  # a command that keeps what is finished says so
 
     def __call__(self, *_: Any) -> NoReturn:
         self.seen = True

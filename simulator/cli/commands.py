@@ -13,7 +13,6 @@ from simulator.cli.app import Json, ScenarioFile, Set, app, as_json, as_table, p
 if TYPE_CHECKING:
     from simulator.scenario import Scenario
 
-ARMS = ("none", "next_layer", "oracle")
 
 
 @app.command()
@@ -28,26 +27,59 @@ def run(
     check: Annotated[bool, typer.Option("--check", help="check the invariants as well; changes no number")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="in place of the scenario's")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
+    timeline: Annotated[bool, typer.Option("--timeline", help="a Chrome trace in the run folder, for Perfetto")] = False,
+    window: Annotated[
+        str | None,
+        typer.Option(metavar="FROM,TO", help="of the timeline: '100 s,130 s'; default: the whole run", show_default=False),
+    ] = None,
     arms: Annotated[str | None, typer.Option(metavar="ARM,ARM", help="compare prefetchers: none,next_layer,oracle")] = None,
 ) -> None:
     """Simulate one scenario: a summary here, tables in the run folder."""
     from simulator.experiments import store
 
+    span = _window(timeline, window)
     loaded = _load(scenario, set, seed)
     folder = out if out or json or arms else store.default_folder(loaded)
     if folder:
         store.check_folder(folder)
+    elif span:
+        raise _wrong("--timeline", "is written into the run folder; with --json or --arms expected --out DIR")
     shown = _arms(loaded, arms.split(","), check, json) if arms else ""
     if folder or not arms:
         from simulator.experiments.run import run_scenario
 
         with progress(quiet, context.obj) as report:
-            result = run_scenario(loaded, check=check, progress=report)
+            result = run_scenario(loaded, check=check, progress=report, timeline=span)
         shown = shown or _summary(result.summary, folder, json)
         context.obj.check()
         if folder:
             store.write_run(result, folder)
     show(shown)
+
+
+def _window(timeline: bool, window: str | None) -> tuple[float, float] | None:
+    from math import inf
+
+    from simulator.units import parse
+
+    if window is None:
+        return (0.0, inf) if timeline else None
+    if not timeline:
+        raise _wrong("--window", "is of the timeline; expected --timeline as well")
+    begin, _, end = window.partition(",")
+    try:
+        found = parse(begin.strip(), "time"), parse(end.strip(), "time")
+    except ValueError as error:
+        raise _wrong("--window", f"{error}; a window is 'FROM,TO', for example '100 s,130 s'") from error
+    if not found[0] < found[1]:
+        raise _wrong("--window", f"'{window}' ends before it begins; expected for example '100 s,130 s'")
+    return found
+
+
+def _wrong(option: str, message: str) -> Exception:
+    from simulator.errors import InputError, Problem
+
+    return InputError(Problem(option, "", message))
 
 
 def _load(scenario: Path, settings: list[str] | None, seed: int | None = None) -> Scenario:
@@ -58,19 +90,9 @@ def _load(scenario: Path, settings: list[str] | None, seed: int | None = None) -
 
 
 def _arms(scenario: Scenario, names: list[str], check: bool, json: bool) -> str:
-    from simulator.errors import InputError, Problem, did_you_mean
-    from simulator.experiments.run import run_arms
+    from simulator.experiments.arms import run_arms
 
-    known = list(dict.fromkeys([*ARMS, scenario.resolved.prefetch.predictor]))
-    arms = [name.strip() for name in names]
-    wrong = [
-        Problem("--arms", "", f"'{arm}' is not an arm; expected {', '.join(known)}", did_you_mean(arm, known))
-        for arm in arms
-        if arm not in known
-    ]
-    if wrong:
-        raise InputError(wrong)
-    rows = run_arms(scenario, arms, check)
+    rows = run_arms(scenario, [name.strip() for name in names], check)
     if json:
         return as_json({"arms": rows})
     from simulator.experiments.render import arms_text
@@ -97,11 +119,12 @@ def explain(scenario: ScenarioFile, set: Set = None, json: Json = False) -> None
 
 
 @app.command()
-def schema() -> None:
-    """The JSON schema of a scenario file, for editors."""
+def schema(study: Annotated[bool, typer.Option("--study", help="of a study file")] = False) -> None:
+    """The JSON schema of a scenario file (or a study), for editors."""
+    from simulator.experiments.studies.schema import study_schema
     from simulator.scenario.schema import json_schema
 
-    show(as_json(json_schema()))
+    show(as_json(study_schema() if study else json_schema()))
 
 
 @app.command()
@@ -135,14 +158,18 @@ def _catalog_rows(kind: str | None, name: str | None) -> list[dict[str, Any]]:
 @app.command()
 def steptime(
     gpu: Annotated[str, typer.Option(help="a GPU of the catalogue", show_default=False)],
-    model: Annotated[str, typer.Option(help="a model of the catalogue", show_default=False)],
+    model: Annotated[str, typer.Option(help="a model of the catalogue, or a Hugging Face config.json", show_default=False)],
     tp: Annotated[int, typer.Option(min=1, help="tensor-parallel GPUs")] = 1,
+    pp: Annotated[int, typer.Option(min=1, help="pipeline stages")] = 1,
+    ep: Annotated[int, typer.Option(min=1, help="GPUs that whole experts are dealt out over; 1: cut like all weights")] = 1,
     batch: Annotated[
         int | None, typer.Option(min=0, help="decodes; default: 1, or 0 with --prefill", show_default=False)
     ] = None,
     context: Annotated[int, typer.Option(min=1, help="tokens that each decode reads")] = 1024,
     prefill: Annotated[int, typer.Option(min=0, help="prompt tokens in the step")] = 0,
     past: Annotated[int, typer.Option(min=0, help="tokens of that prompt which are cached")] = 0,
+    weights: Annotated[str | None, typer.Option(help="bf16, fp16, fp8, int8, int4", show_default=False)] = None,
+    kv: Annotated[str | None, typer.Option(help="precision of KV: the same", show_default=False)] = None,
     json: Json = False,
 ) -> None:
     """GPU time of one step, operator by operator (no host overhead)."""
@@ -150,36 +177,68 @@ def steptime(
     from simulator.experiments.steptime import steptime as apart
 
     decodes = batch if batch is not None else int(prefill == 0)
-    found = apart(step_model(gpu, model, tp), decodes, context, prefill, past)
+    steps = step_model(gpu, model, tp, None, None, pp, ep, weights, kv)
+    found = apart(steps, decodes, context, prefill, past)
     if json:
         show(as_json(found))
     else:
         from simulator.experiments.render import seconds
+        from simulator.experiments.uncalibrated import warning
 
-        show(as_table(found["operators"]) + f"step {seconds(found['step_s'])}, bound by {found['bound']}\n")
+        said = [f"step {seconds(found['step_s'])}, bound by {found['bound']}", warning(steps.gpu)]
+        show(as_table(found["operators"]) + "".join(f"{line}\n" for line in said if line))
 
 
 @app.command()
 def validate(
+    context: typer.Context,
     data: Annotated[
         Path | None,
         typer.Option(metavar="FILE.csv", help="your measurements; default: those of the package", show_default=False),
     ] = None,
-    gpu: Annotated[str | None, typer.Option(help="the GPU of --data; default: h100-80gb-sxm", show_default=False)] = None,
+    vllm: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR_OR_TAR", help="a recorded vLLM run to replay: meta.json, requests.jsonl", show_default=False),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="the GPU of --data (default h100-80gb-sxm) or --vllm (default: as recorded)", show_default=False),
+    ] = None,
+    model_config: Annotated[Path | None, typer.Option(metavar="FILE.json", help="model of --data", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="csv and figure; without it results/validate, with --json none")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Model against measurement: errors of step, product, all-reduce times and power."""
-    from analysis.validation.compare import DEFAULT_GPU, built_in, compare_file
-    from simulator.errors import InputError, Problem
+    """Model against measurement: step times, products, power, published serving tables, recorded vLLM runs."""
+    from analysis.validation import output
+    from analysis.validation.asked import compared
 
-    if gpu and not data:
-        raise InputError(Problem("--gpu", "", "says what GPU the measurements of --data are of; there is no --data"))
-    rows = [compare_file(data, gpu or DEFAULT_GPU)] if data else built_in()
-    show(as_json({"rows": rows}) if json else as_table([{key: _rounded(value) for key, value in row.items()} for row in rows]))
+    folder = out if out or json else output.FOLDER
+    if folder:
+        output.check_folder(folder)
+    found = compared(data, vllm, gpu, model_config)
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
+    if context.obj:
+        context.obj.check()
+    if folder:
+        output.write(found.compared, folder)
+    if json:
+        show(as_json(found.document()))
+        return
+    for rows in found.tables:
+        show(as_table([{key: _rounded(value) for key, value in row.items()} for row in rows]))
+    if found.serving:
+        from analysis.validation.serving_text import text
+
+        show(text(found.serving, as_table))
+    if folder:
+        show(f"\nwritten to {folder}\n")
 
 
 def _rounded(value: Any) -> Any:
-    return round(value, 2) if isinstance(value, float) else value
+    return round(value, 2 if abs(value) >= 1 else 4) if isinstance(value, float) else value
 
 
 @trace_app.command()

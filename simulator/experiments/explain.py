@@ -19,12 +19,19 @@ from typing import Any
 import numpy as np
 
 from simulator import catalog
+from simulator.experiments import uncalibrated
+from simulator.experiments.device_curves import device_curves
+from simulator.experiments.validity import unmodelled
+from simulator.hardware.faults import Occurrence, degraded, health
 from simulator.hardware.gpu import StepModel
-from simulator.hardware.pool import FarPath, Path, far_path
+from simulator.hardware.pool import FarPath, Path, far_path, ports, single_way
+from simulator.hardware.precision import for_precision, native
 from simulator.kvcache.geometry import Geometry, geometry
-from simulator.scenario.capacity import kv_copies
-from simulator.scenario.resolved import ScenarioResolved
+from simulator.kvcache.selection import tokens_read
+from simulator.scenario.capacity import kv_copies, ledger
+from simulator.scenario.resolved import Model, ScenarioResolved
 from simulator.scenario.scenario import Scenario
+from simulator.scenario.source import below
 from simulator.workload.requests import Requests
 from simulator.workload.synthetic import build
 
@@ -43,7 +50,9 @@ def explain(scenario: Scenario) -> dict[str, Any]:
         "values": _values(resolved),
         "workload": load,
         "capacity": _capacity(resolved, sizes),
-        "paths": {"read": _path(far, "read"), "write": _path(far, "write")} if far else None,
+        "paths": {side: _path(far, side) | {"ways": _ways(resolved, far, side)} for side in ("read", "write")} if far else None,
+        "devices": {"model": resolved.devices, "curves": device_curves(resolved)} if far else None,
+        "faults": _faults(resolved, sizes),
         "bounds": bounds,
         "warnings": _warnings(resolved, sizes, load, bounds),
     }
@@ -55,7 +64,7 @@ def _values(scenario: ScenarioResolved) -> list[dict[str, Any]]:
     for field, source in scenario.sources.items():
         value: Any = scenario.document
         for key in field.split("."):
-            value = value[key]
+            value = below(value, key)
         rows.append({"field": field, "value": value, "source": source})
     return rows
 
@@ -85,14 +94,15 @@ def _load(work: Requests, scenario: ScenarioResolved) -> dict[str, Any]:
 
 
 def _capacity(scenario: ScenarioResolved, sizes: Geometry) -> dict[str, Any]:
-    gpus, model = scenario.gpus, scenario.model
+    model = scenario.model
     token = sizes.block_bytes / sizes.block_tokens
-    tiers = {"l1": (scenario.l1_per_gpu * sizes.ranks, sizes.l1_blocks)}
+    tiers = {"l1": (scenario.l1_per_gpu * scenario.gpus.count, sizes.l1_blocks)}
     if scenario.pool is not None:
         tiers["l2"] = (sizes.l2_bytes, int(sizes.l2_bytes // sizes.block_bytes))
         tiers["l3"] = (sizes.l3_bytes, sizes.l3_blocks)
     return {
-        "weights_bytes_per_gpu": model.parameters * model.weight_bytes / gpus.tensor_parallel,
+        "ledger": ledger(scenario),
+        "weights_bytes_per_gpu": scenario.weights_per_gpu,
         "hbm_left_bytes_per_gpu": scenario.hbm_left,
         "kv_bytes_per_token": token,
         "kv_bytes_per_token_one_copy": model.kv_bytes_per_token,
@@ -118,39 +128,92 @@ def _path(far: FarPath, direction: str) -> dict[str, Any]:
     return {
         "stages": rows,
         "latency_s": getattr(far, f"{direction}_latency"),
+        "latency_parts": [{"device": device, "seconds": seconds} for device, seconds in getattr(far, f"{direction}_parts")],
         "outstanding_raw_bytes_per_s": cap,
         "raw_bytes_per_s": rate,
         "bound": bound,
     }
 
 
+def _faults(scenario: ScenarioResolved, sizes: Geometry) -> list[dict[str, Any]]:
+    """What each fault leaves, alone: rates are null where far pages cannot be reached."""
+    pool, rows = scenario.pool, []
+    for fault in scenario.faults if pool else ():
+        assert pool is not None
+        left = health(pool, [Occurrence(fault, 0.0, fault.duration)])
+        path = far_path(degraded(scenario, left)) if left.reachable else None
+        rows.append(
+            {
+                "what": fault.what,
+                "link": fault.link or None,
+                "at_s": fault.at if fault.mean_time_between is None else None,
+                "mean_time_between_s": fault.mean_time_between,
+                "duration_s": fault.duration,
+                "read_raw_bytes_per_s": path.read_rate if path else None,
+                "read_latency_s": path.read_latency if path else None,
+                "l3_blocks": sizes.l3_blocks * left.boards // pool.boards,
+                "on_loss": fault.on_loss if left.boards < pool.boards else None,
+            }
+        )
+    return rows
+
+
+def _ways(scenario: ScenarioResolved, far: FarPath, direction: str) -> list[dict[str, Any]]:
+    """Each way between a link of a board and a port of a GPU, alike ones together: latency, capacity alone, what bounds it."""
+    pool = scenario.pool
+    assert pool is not None
+    devices = single_way(scenario, direction == "read")
+    bound, rate = min(devices, key=lambda device: device[1])
+    links, own = pool.boards * pool.links_per_board, ports(scenario)
+    through = [f"{pool.leaves} leaves"] if pool.leaf else []
+    through += ["the switch"] if pool.switch else []
+    between = f" through {' and '.join(through)}" if through else ""
+    return [
+        {
+            "way": f"{links} board links to {own} GPU ports{between}",
+            "count": links * own,
+            "latency_s": getattr(far, f"{direction}_latency"),
+            "raw_bytes_per_s": rate,
+            "bound": bound,
+        }
+    ]
+
+
 def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, work: Requests) -> dict[str, Any] | None:
     if len(work) == 0:
         return None
-    model, gpu, ranks = scenario.model, scenario.gpus.gpu, scenario.gpus.tensor_parallel
+    model, gpu, gpus = scenario.model, scenario.gpus.gpu, scenario.gpus.count
     prompt, output = float(work.input_tokens.mean()), max(1.0, float(work.output_tokens.mean()))
     context = prompt + output / 2
     selection = scenario.kv.selection
-    read = min(context, float(selection.budget)) if selection.kind == "budget" else context
+    read = fetched = min(context, float(selection.budget)) if selection.kind == "budget" else _windowed(model, context)
+    if selection.kind == "pages":
+        one = np.array([round(context)])
+        read = float(tokens_read(selection, one, sizes.block_tokens, model.layers))
+        fetched = float(tokens_read(replace(selection, index=0.0), one, sizes.block_tokens, model.layers))
+    kept = min(context, float(model.kept_tokens)) if model.kept_tokens else context
     stored = (sizes.l1_blocks + sizes.l3_blocks) * sizes.block_tokens
-    batch = min(float(scenario.scheduler.max_batch), max(1.0, stored // context))
+    batch = min(float(scenario.scheduler.max_batch), max(1.0, stored // kept))
     steps = StepModel(model, scenario.gpus, scenario.scheduler.host_overhead)
     token = sizes.block_bytes / sizes.block_tokens
-    moved = scenario.weights_per_gpu + batch * read * token / ranks
-    pairs = 4.0 * model.heads * model.head_dim * model.layers  # FLOPs per (query, key) pair
-    flops = 2.0 * model.parameters * batch + pairs * batch * read
-    far_tokens = max(0.0, batch * read - sizes.l1_blocks * sizes.block_tokens - sizes.l2_bytes / token)
+    moved = scenario.weights_per_gpu - _untouched(scenario, steps, batch) + batch * read * token / gpus
+    pairs = steps.decode_attention(1).flops * steps.ranks * model.layers  # FLOPs per (query, key) pair
+    flops = 2.0 * model.active_parameters * batch + pairs * batch * read
+    peak = for_precision(gpu, model.weights).peak_flops
+    far_tokens = max(0.0, batch * fetched - sizes.l1_blocks * sizes.block_tokens - sizes.l2_bytes / token)
     seconds = {
         "hbm": moved / gpu.memory_bandwidth,
-        "flops": flops / (ranks * gpu.peak_flops),
+        "flops": flops / (gpus * peak),
         "far_memory": far_tokens * token / far.read_rate if far else 0.0,
     }
     decode = {name: batch / time if time > 0 else inf for name, time in seconds.items()}
     tightest = min(decode, key=lambda name: decode[name])
-    request = 2.0 * model.parameters * (prompt + output) + pairs * (prompt * prompt / 2 + output * read)
-    by_decode, by_flops = decode[tightest] / output, ranks * gpu.peak_flops / request
+    own = steps.prefill_attention([(1, 0)]).flops * steps.ranks * model.layers  # the same in a prompt: less, where expanded
+    causal = prompt * _windowed(model, prompt) - _windowed(model, prompt) ** 2 / 2
+    request = 2.0 * model.active_parameters * (prompt + output) + own * causal + pairs * output * read
+    by_decode, by_flops = decode[tightest] / output, gpus * peak / request
     rows = max(1, int(batch))
-    expected = steps.base(rows, rows) + steps.layers * steps.attention_per_token * rows * read
+    expected = steps.base(rows, rows) + steps.unit_time(rows) * (steps.layers / steps.units) * rows * read
     return {
         "batch": batch,
         "context_tokens": context,
@@ -159,21 +222,50 @@ def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, wo
         "decode_bound_by": tightest,
         "requests_per_s": {"decode": by_decode, "flops": by_flops},
         "expected": {"decode_step_s": expected, "decode_tokens_per_s": rows / expected},
+        "roofline": {  # of all GPUs; per decoded token of a step, weights apart: they are read once a step
+            "flops_per_s": gpus * peak,
+            "hbm_bytes_per_s": gpus * gpu.memory_bandwidth,
+            "far_raw_bytes_per_s": far.read_rate if far else None,
+            "flops_per_token": flops / batch,
+            "kv_bytes_per_token": read * token,
+            "weight_bytes_per_step": (scenario.weights_per_gpu - _untouched(scenario, steps, batch)) * gpus,
+        },
     }
+
+
+def _windowed(model: Model, context: float) -> float:
+    """Tokens that a layer reads of a context, the mean over the layers."""
+    share = model.windowed_layers / model.layers
+    return (1 - share) * context + share * min(context, float(model.window)) if share else context
+
+
+def _untouched(scenario: ScenarioResolved, steps: StepModel, batch: float) -> float:
+    """Bytes of experts on a GPU that a step of `batch` tokens does not touch, on average."""
+    model, gpus = scenario.model, scenario.gpus
+    if not model.experts:
+        return 0.0
+    cut = gpus.expert_parallel if gpus.expert_parallel > 1 else gpus.tensor_parallel
+    held = model.moe_layers // gpus.pipeline_parallel * model.expert_parameters * model.weight_bytes / cut
+    return held * (1 - steps.touched_experts(batch) / model.experts)
 
 
 def _warnings(scenario: ScenarioResolved, sizes: Geometry, load: dict[str, Any], bounds: dict[str, Any] | None) -> list[str]:
     found: list[str] = []
     gpu, model = scenario.gpus.gpu, scenario.model
     if not gpu.calibrated:
-        found.append(f"uncalibrated: the efficiencies of {gpu.name} are defaults, not measurements of this part")
+        found.append(uncalibrated.warning(gpu))
     copies = kv_copies(scenario)
     if copies > 1:
         ranks, heads = scenario.gpus.tensor_parallel, model.kv_heads
-        found.append(
-            f"every rank holds a copy: {ranks} ranks share {heads} KV head{'s' if heads > 1 else ''}, "
-            f"so KV takes and moves {copies:g} times its size"
-        )
+        what = "one latent" if model.latent else f"{heads} KV head{'s' if heads > 1 else ''}"
+        found.append(f"every rank holds a copy: {ranks} ranks share {what}, so KV takes and moves {copies:g} times its size")
+    if model.experts:
+        found.append("experts are taken to be used evenly: trained routers touch fewer in small batches and load one GPU more")
+    if scenario.gpus.expert_parallel > scenario.gpus.tensor_parallel and scenario.gpus.data_parallel == 1:
+        peers = scenario.gpus.expert_parallel // scenario.gpus.tensor_parallel
+        found.append(f"experts are shared with {peers - 1} other replicas, taken to run in lock step with the same load")
+    if not native(gpu, model.weights):
+        found.append(f"{gpu.name} has no units for {model.weights}: weights are converted to bf16 in every product")
     parts = [("models", model.name)] + ([("boards", scenario.pool.board.name)] if scenario.pool else [])
     for kind, name in parts:
         if name in catalog.names(kind) and "hypothetical" in catalog.load(kind, name).title.lower():
@@ -182,6 +274,7 @@ def _warnings(scenario: ScenarioResolved, sizes: Geometry, load: dict[str, Any],
     if claims:
         more = f" and {len(claims) - 4} more" if len(claims) > 4 else ""
         found.append(f"published claims, not measured: {', '.join(claims[:4])}{more}")
+    found += unmodelled(scenario)
     if scenario.scheduler.host_overhead == 0:
         found.append("scheduler.host_overhead is 0 s: serving engines add a millisecond or more to each step")
     if load["too_long"]:

@@ -13,6 +13,10 @@ def render(found: dict[str, Any]) -> str:
     sections += [("Workload", _pairs(found["workload"])), ("Capacity", _capacity(found["capacity"]))]
     for direction, path in (found["paths"] or {}).items():
         sections.append((f"Path of far KV: {direction}", _path(path)))
+    if found["devices"]:
+        sections.append((f"Devices of far memory: {found['devices']['model']}", _devices(found["devices"]["curves"])))
+    if found["faults"]:
+        sections.append(("Faults, each alone", [_fault(fault) for fault in found["faults"]]))
     if found["bounds"]:
         sections.append(("Bounds", _bounds(found["bounds"])))
     sections.append(("Values", [[row["field"], str(row["value"]), row["source"]] for row in found["values"]]))
@@ -23,7 +27,8 @@ def render(found: dict[str, Any]) -> str:
 
 def _capacity(capacity: dict[str, Any]) -> list[list[str]]:
     tiers = capacity["tiers"]
-    rows = _pairs({key: value for key, value in capacity.items() if key != "tiers"})
+    rows = [[f"{line['item']} per GPU", _human_signed(line["bytes"]), line["how"]] for line in capacity["ledger"]]
+    rows += _pairs({key: value for key, value in capacity.items() if key not in ("tiers", "ledger")})
     for name, tier in tiers.items():
         rows.append([name, _human(tier["bytes"], "B"), f"{tier['blocks']:,} blocks", f"{tier['tokens']:,} tokens"])
     return rows
@@ -38,7 +43,34 @@ def _path(path: dict[str, Any]) -> list[list[str]]:
     outstanding = "<- bound" if path["bound"] == "outstanding" else ""
     rows.append(["outstanding", "", "", _human(path["outstanding_raw_bytes_per_s"], "B/s"), outstanding])
     rows.append(["latency", _human_time(path["latency_s"])])
+    way = " + ".join(f"{part['device']} {_human_time(part['seconds'])}" for part in path["latency_parts"])
+    rows.append(["  its parts", way])
+    for one in path["ways"]:
+        alone = _human(one["raw_bytes_per_s"], "B/s")
+        rows.append(["one alone", "", "", alone, f"<- {one['bound']}; {one['way']}"])
     return rows
+
+
+def _devices(curves: list[dict[str, Any]]) -> list[list[str]]:
+    """Latency of each device alone, at half load and when others saturate it."""
+    rows = [["device", "alone", "half load", "saturated", "rate"]]
+    for device in curves:
+        curve = device["curve"]
+        times = [_human_time(curve[at]["seconds"]) for at in (0, len(curve) // 2, -1)]
+        rows.append([device["device"], *times, _human(device["bytes_per_s"], "B/s")])
+    return rows
+
+
+def _fault(fault: dict[str, Any]) -> list[str]:
+    """One line: what, when, what is left, what becomes of lost pages."""
+    mean, lasts, rate = fault["mean_time_between_s"], fault["duration_s"], fault["read_raw_bytes_per_s"]
+    when = f"at {_human_time(fault['at_s'])}" if mean is None else f"every {_human_time(mean)} on average"
+    until = "for good" if lasts is None else f"for {_human_time(lasts)}"
+    way = f"reads {_human(rate, 'B/s')} raw after {_human_time(fault['read_latency_s'])}" if rate else "far pages out of reach"
+    room = f"L3 {fault['l3_blocks']:,} blocks"
+    what = " ".join(filter(None, (fault["what"], fault["link"] and f"({fault['link']})")))
+    lost = f"lost pages: {fault['on_loss']}" if fault["on_loss"] else "no page is lost"
+    return [what, f"{when} {until}", way, room, lost]
 
 
 def _bounds(bounds: dict[str, Any]) -> list[list[str]]:
@@ -74,6 +106,11 @@ def _human(value: float | None, unit: str) -> str:
         if value >= factor and unit != "/s":
             return f"{value / factor:.4g} {prefix}{unit}"
     return f"{value:.4g} {unit}"
+
+
+def _human_signed(size: float) -> str:
+    """Bytes to add or (with a sign) to take away, binary: capacities of memories are."""
+    return f"{size / 2**30:,.3f} GiB" if abs(size) >= 2**30 / 1000 else f"{size:,.0f} B"
 
 
 def _human_time(seconds: float) -> str:

@@ -24,6 +24,7 @@ Row = dict[str, Any]
 WIDEST = 100  # columns
 UNWRAPPED = 10_000  # of a table that goes into a file or a pipe: one line a row
 BAR = 20
+MOST_FAULTS = 20  # rows; the summary has all
 
 PARTS = {
     "queue": "waiting for admission",
@@ -122,6 +123,8 @@ def _sections(summary: Row) -> Iterator[tuple[str, Table]]:
         yield "Far KV and prefetch", _far(summary, prefetch)
     elif "l3" in tiers:
         yield "Far KV and prefetch", _table(None, [["no page was read from L3"]])
+    if summary.get("faults"):
+        yield "Faults", _faults(summary["faults"])
     yield "Utilisation", _utilisation(summary.get("utilization", {}))
     yield "Energy and cost", _energy_and_cost(summary)
 
@@ -168,6 +171,15 @@ def _far(summary: Row, prefetch: Row) -> Table:
         ],
         right={1},
     )
+
+
+def _faults(faults: list[Row]) -> Table:
+    header = ["", "at", "tokens/s before", "during", "after", "aborted", "recomputed"]
+    keys = ("tokens_per_s_before", "during", "after", "aborted", "recomputed")
+    cells = [[row["what"], seconds(row["at_s"]), *(number(row[key]) for key in keys)] for row in faults[:MOST_FAULTS]]
+    if len(faults) > MOST_FAULTS:
+        cells.append([f"... {len(faults) - MOST_FAULTS} more", *[""] * (len(header) - 1)])
+    return _table(header, cells)
 
 
 def _utilisation(devices: Row) -> Table:

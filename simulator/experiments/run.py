@@ -1,4 +1,4 @@
-"""Run one scenario from its requests to its summary, tables and checks; run it with several prefetchers (arms)."""
+"""Run one scenario from its requests to its summary, tables and checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import InputError, Problem
+from simulator.experiments import uncalibrated
 from simulator.experiments.simulation import Simulation, stream
+from simulator.experiments.validity import unmodelled
 from simulator.metrics import invariants, summary
 from simulator.metrics.cost import energy, usd_per_hour
+from simulator.metrics.faults import fault_rows
 from simulator.metrics.occupancy import blocks_by_step
 from simulator.metrics.requests import request_columns, token_gaps
-from simulator.metrics.steps import WAITS, WORK, Steps
+from simulator.metrics.steps import WORK, Steps
+from simulator.metrics.timeline import StageWeights
+from simulator.metrics.timeline import timeline as draw
 from simulator.metrics.timeseries import timeseries
 from simulator.metrics.traffic import StageUse, Traffic
-from simulator.scenario.resolved import Prefetch, ScenarioResolved
+from simulator.prefetch.token_model.measured import claims
+from simulator.scenario.resolved import ScenarioResolved
+from simulator.scheduler.detailed import DetailedFar
 from simulator.workload.synthetic import build
 
 if TYPE_CHECKING:
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
     from simulator.scenario import Scenario
 
 Progress = Callable[[float, str], None]
+Window = tuple[float, float]  # s of simulated time
 
 
 @dataclass
@@ -41,6 +49,7 @@ class RunResult:
     summary: dict[str, Any]
     columns: dict[str, NDArray[Any]]
     series: dict[str, NDArray[Any]]
+    timeline: dict[str, Any] | None = None  # a Chrome trace
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -68,13 +77,17 @@ class Measured:
     traffic: Traffic
 
 
-def run_scenario(scenario: Scenario, check: bool = False, progress: Progress | None = None, coalesce: bool = True) -> RunResult:
-    """Simulate and summarise. `coalesce=False` takes every step singly (the same bytes but for `simulation`)."""
+def run_scenario(
+    scenario: Scenario, check: bool = False, progress: Progress | None = None, coalesce: bool = True,
+    timeline: Window | None = None,
+) -> RunResult:  # fmt: skip
+    """Simulate and summarise. `coalesce=False` takes every step singly (the same bytes but for `simulation`); `timeline`: the
+    seconds of simulated time to draw."""
     resolved, began = scenario.resolved, time.perf_counter()
-    measured = _simulate(resolved, progress, coalesce, check)
+    measured = simulate_resolved(resolved, progress, coalesce, check, timeline is not None)
     simulation, steps, columns, traffic = measured.simulation, measured.steps, measured.columns, measured.traffic
     recorder, geometry, makespan = simulation.recorder, simulation.geometry, measured.makespan
-    held = _tiers(measured)
+    held = tiers_of(measured)
     tokens = int(steps.rows.sum())
     observed = max(makespan, simulation.engine.clock)  # write-back goes on until the last arrival, even if it is rejected
     use = {stage.name: stage.utilization(observed) for stage in traffic.stages}
@@ -91,6 +104,7 @@ def run_scenario(scenario: Scenario, check: bool = False, progress: Progress | N
         "goodput": summary.goodput(columns, resolved.slo, makespan),
         "requests": summary.counts(recorder),
         "prefetch": summary.prefetch(traffic),
+        "prefix_cache": summary.prefix_cache(recorder, columns, simulation.engine.replicas[0].prefix is not None),
         "kv_access": summary.kv_access(traffic, near),
         "compression": {
             "ratio": geometry.ratio,
@@ -102,17 +116,17 @@ def run_scenario(scenario: Scenario, check: bool = False, progress: Progress | N
         "utilization": {"gpu": busy / makespan if makespan else 0.0} | use,
         "energy": summary.joules(power, tokens),
         "cost": summary.money(hourly, tokens, makespan, resolved.cost.as_of, resolved.cost.basis),
-        "faults": [],
+        "faults": fault_rows(recorder.faults, steps, makespan),
         "bound_by": summary.bound_by(steps, makespan),
         "warnings": _warnings(scenario, simulation, columns),
         "simulation": {},
         "provenance": {"scenario_sha256": scenario.sha256, "version": _version(), "seed": resolved.seed},
     }
-    l1, l3 = held["l1"][1], held["l3"][1] if "l3" in held else np.zeros(len(steps.run))
+    l1, l2, l3 = (held[name][1] if name in held else np.zeros(len(steps.run)) for name in ("l1", "l2", "l3"))
     accepted = columns["status"] != "rejected"
-    series = timeseries(steps, columns["arrival_s"][accepted], columns["admitted_s"], l1, l3, makespan)
+    series = timeseries(steps, columns["arrival_s"][accepted], columns["admitted_s"], l1, l3, makespan, l2, traffic)
     if check:
-        _check(measured, held)
+        check_run(measured, held)
     wall = time.perf_counter() - began
     result["simulation"] = {
         "simulated_s": makespan,
@@ -122,11 +136,31 @@ def run_scenario(scenario: Scenario, check: bool = False, progress: Progress | N
         "mean_batch": summary.ratio(int(steps.decodes.sum()), int((steps.decodes > 0).sum())),
         "output_tokens_per_wall_s": summary.ratio(tokens, wall),
         "peak_rss_bytes": _peak_rss(),
+        "checked": check,
     }
-    return RunResult(scenario, result, columns, series)
+    drawn = None
+    if timeline is not None:
+        drawn = draw(recorder, steps, columns, held, traffic, _weights(simulation), timeline)
+    return RunResult(scenario, result, columns, series, drawn)
 
 
-def _simulate(resolved: ScenarioResolved, progress: Progress | None, coalesce: bool, check: bool) -> Measured:
+def _weights(simulation: Simulation) -> list[StageWeights]:
+    """Stages of both ways, those of the reads from the GPU's end first."""
+    if simulation.far is None:
+        return []
+    path = simulation.far.path
+    found: dict[str, StageWeights] = {}
+    for name, rate, weight in reversed(path.read):
+        found[name] = StageWeights(name, rate, weight, 0.0)
+    for name, rate, weight in path.write:
+        read = found[name].read if name in found else 0.0
+        found[name] = StageWeights(name, rate, read, weight)
+    return list(found.values())
+
+
+def simulate_resolved(
+    resolved: ScenarioResolved, progress: Progress | None, coalesce: bool, check: bool, pieces: bool = False
+) -> Measured:
     if progress:
         progress(0.0, "reading the workload")
     requests = build(resolved.workload, stream(resolved.seed, "arrivals"), stream(resolved.seed, "lengths"))
@@ -134,6 +168,7 @@ def _simulate(resolved: ScenarioResolved, progress: Progress | None, coalesce: b
         message = f"{requests.source}: no request is left after the window and the limit"
         raise InputError(Problem("workload", "", message))
     simulation = Simulation(resolved, requests, coalesce, check)
+    simulation.recorder.pieces = [] if pieces else None
     simulation.run(progress)
     recorder = simulation.recorder
     steps = Steps(recorder, simulation.law())
@@ -142,47 +177,16 @@ def _simulate(resolved: ScenarioResolved, progress: Progress | None, coalesce: b
     return Measured(simulation, steps, columns, makespan, _traffic(simulation))
 
 
-def run_arms(scenario: Scenario, arms: list[str], check: bool = False) -> list[dict[str, Any]]:
-    """The scenario with several prefetchers on common random numbers; its own is always among them.
-
-    gain_share = (T_none - T) / (T_none - T_oracle) on the mean decode step time; null if they differ by less than 0.1 %.
-    """
-    own = scenario.resolved.prefetch
-    wanted = list(dict.fromkeys([own.predictor, *arms]))
-    times: dict[str, float] = {}
-    rows = {}
-    for arm in dict.fromkeys([*wanted, "none", "oracle"]):
-        spec = own if arm == own.predictor else Prefetch(arm, max(own.depth, 1), own.coverage, own.accuracy, 0.0)
-        measured = _simulate(replace(scenario.resolved, prefetch=spec), None, True, check)
-        if check:
-            _check(measured, _tiers(measured))
-        steps, decoding = measured.steps, measured.steps.decodes > 0
-        times[arm] = float(steps.duration[decoding].mean()) if decoding.any() else 0.0
-        waits = np.sum([steps.parts[part] for part in WAITS], axis=0)
-        rows[arm] = {
-            "arm": arm,
-            "step_time_s": times[arm],
-            "stall_s": float(waits[decoding].mean()) if decoding.any() else 0.0,
-            "output_tokens_per_s": summary.ratio(int(steps.rows.sum()), measured.makespan),
-            "prefetch": summary.prefetch(measured.traffic),
-        }
-    possible = times["none"] - times["oracle"]
-    for arm, row in rows.items():
-        significant = abs(possible) >= 1e-3 * times["none"]
-        row["gain_share"] = (times["none"] - times[arm]) / possible if significant else None
-    return [rows[arm] for arm in wanted]
-
-
-def _tiers(measured: Measured) -> dict[str, tuple[float, NDArray[Any]]]:
+def tiers_of(measured: Measured) -> dict[str, tuple[float, NDArray[Any]]]:
     """Tier -> (capacity, bytes in use during each step)."""
     simulation, steps = measured.simulation, measured.steps
     geometry, recorder, pool = simulation.geometry, simulation.recorder, simulation.scenario.pool
-    blocks = blocks_by_step(recorder, steps, geometry.block_tokens)
+    blocks = blocks_by_step(recorder, steps, geometry.block_tokens, geometry.most_blocks)
     block = geometry.block_bytes
     if not pool:
-        return {"l1": (geometry.l1_blocks * block, blocks * block)}
+        return {"l1": (len(simulation.engine.replicas) * geometry.l1_blocks * block, blocks * block)}
     far = steps.runs["far_blocks"][steps.run]
-    near = np.minimum(blocks, geometry.l1_blocks) if simulation.scenario.kv.eviction == "lru" else blocks - far
+    near = blocks - far if simulation.scenario.kv.eviction == "split" else np.minimum(blocks, geometry.l1_blocks)
     staged = np.zeros(len(steps.run))
     staged[steps.first[steps.far["run"]]] = steps.far["staged"]
     return {
@@ -199,7 +203,7 @@ def _traffic(simulation: Simulation) -> Traffic:
     near = gpu.memory_latency + burst / (gpu.attention_bandwidth_efficiency * gpu.memory_bandwidth)
     if far is None:
         return Traffic(l1_access_s=near)
-    counts, path = far.counts, far.path
+    counts, path = far.counts, far.nominal
     carried: dict[str, list[float]] = {}
     for crossings, raw in ((path.read, far.moved * geometry.layer_bytes), (path.write, far.written)):
         for stage, rate, weight in crossings:
@@ -208,8 +212,9 @@ def _traffic(simulation: Simulation) -> Traffic:
         page_bytes=geometry.layer_bytes,
         asked=counts.asked, demand=counts.demand, in_time=counts.in_time, late=counts.late,
         proposed=counts.proposed, issued=counts.issued, dropped=counts.dropped, useless=counts.useless,
+        in_flight=far.unused, l2_hits=far.l2_hits, polluted=far.polluted,
         moved=far.moved, written_bytes=far.written, backlog_bytes=far.backlog, sent_bytes=far.sent,
-        homed=simulation.engine.residency.homed,
+        homed=simulation.engine.replicas[0].residency.homed,
         wait_s=far.wait, waited=far.waited, l1_access_s=near,
         l3_access_s=path.read_latency + burst / path.burst_rate,
         rates=tuple(path.rates()),
@@ -217,7 +222,7 @@ def _traffic(simulation: Simulation) -> Traffic:
     )  # fmt: skip
 
 
-def _check(measured: Measured, held: dict[str, tuple[float, NDArray[Any]]]) -> None:
+def check_run(measured: Measured, held: dict[str, tuple[float, NDArray[Any]]]) -> None:
     simulation, steps, columns = measured.simulation, measured.steps, measured.columns
     recorder, requests = simulation.recorder, simulation.requests
     invariants.check_requests(recorder, columns)
@@ -226,18 +231,26 @@ def _check(measured: Measured, held: dict[str, tuple[float, NDArray[Any]]]) -> N
     invariants.check_attribution(columns)
     for name, (capacity, used) in held.items():
         invariants.check_capacity(name, used, capacity)
-    residency = simulation.engine.residency
-    left = residency.l1_used + residency.l3_used
+    left = 0
+    for replica in simulation.engine.replicas:
+        left += replica.residency.l1_used + replica.residency.l3_used + (replica.prefix.used if replica.prefix else 0)
     invariants.require("INV-CAPACITY", left == 0, f"{left} blocks are still held after the last request")
     invariants.check_traffic(measured.traffic)
+    if isinstance(simulation.far, DetailedFar):
+        simulation.far.check()
     values, weights = token_gaps(recorder, steps)
-    invariants.check_little(columns, simulation.engine.presence, float(np.dot(values, weights)))
+    invariants.check_little(recorder, columns, simulation.engine.presence, float(np.dot(values, weights)))
 
 
 def _warnings(scenario: Scenario, simulation: Simulation, columns: dict[str, NDArray[Any]]) -> list[str]:
     warnings = list(simulation.notes)
+    if scenario.resolved.kv.sharing == "prefix" and simulation.engine.replicas[0].prefix is None:
+        warnings.append("prefix reuse: not in the workload (no ids of blocks that fit kv.block); prompts are computed whole")
+    if scenario.resolved.prefetch.predictor == "token_model":
+        warnings.append(claims(scenario.resolved.prefetch.model))
     if not scenario.resolved.gpus.gpu.calibrated:
-        warnings.append(f"uncalibrated: no measurements of {scenario.resolved.gpus.gpu.name} stand behind its efficiencies")
+        warnings.append(uncalibrated.warning(scenario.resolved.gpus.gpu))
+    warnings += unmodelled(scenario.resolved)
     queue, arrival = columns["queue_s"], columns["arrival_s"]
     done = ~np.isnan(queue)
     if done.sum() >= 100 and arrival[-1] > 0:

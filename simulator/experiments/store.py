@@ -2,6 +2,8 @@
 
     scenario.resolved.yaml   every value explicit; runs as it is
     summary.json             the summary; `null` where a number does not exist
+    explain.json             what `explain` says: every value with its source, capacities, paths, bounds
+    timeline.json.gz         with --timeline: a Chrome trace
     requests.parquet         a row a request        timeseries.parquet   a row a time bin
                              (what a column means is in its field metadata, key `description`)
 
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
     from simulator.scenario import Scenario
 
 SUMMARY = "summary.json"
+EXPLAINED = "explain.json"
 RUN_FILES = frozenset(
-    {"scenario.resolved.yaml", SUMMARY, "requests.parquet", "timeseries.parquet"}
+    {"scenario.resolved.yaml", SUMMARY, EXPLAINED, "requests.parquet", "timeseries.parquet"}
     | {"timeline.json.gz", "figures", "report.html"}
 )
 RESULTS = Path("results")
@@ -68,6 +71,7 @@ def _check_place(folder: Path, place: Path) -> None:
 
 def write_run(result: RunResult, folder: Path) -> None:
     """Write the run folder, in place of an earlier run there."""
+    from simulator.experiments.explain import explain
     from simulator.metrics import requests, timeseries
 
     try:
@@ -75,9 +79,20 @@ def write_run(result: RunResult, folder: Path) -> None:
             (new / "scenario.resolved.yaml").write_text(result.scenario.to_yaml(), encoding="utf-8")
             _write_table(result.requests, requests.COLUMNS, new / "requests.parquet")
             _write_table(result.timeseries, timeseries.COLUMNS, new / "timeseries.parquet")
+            (new / EXPLAINED).write_text(to_json(explain(result.scenario)), encoding="utf-8")
+            if result.timeline is not None:
+                _write_timeline(result.timeline, new / "timeline.json.gz")
             (new / SUMMARY).write_text(to_json(result.summary), encoding="utf-8")
     except OSError as error:
         raise _refused(folder, f"cannot be written: {error.strerror or error}") from error
+
+
+def _write_timeline(document: Mapping[str, Any], path: Path) -> None:
+    """Compact, and without a date: the same run gives the same bytes."""
+    import gzip
+
+    text = json.dumps(_plain(document), separators=(",", ":"), allow_nan=False)
+    path.write_bytes(gzip.compress(text.encode("utf-8"), compresslevel=6, mtime=0))
 
 
 def to_json(document: Any) -> str:

@@ -25,7 +25,7 @@ from simulator.metrics.invariants import InvariantError
 from tests.cli.conftest import Speckvsim, files_in
 
 ROOT = Path(__file__).parents[2]
-RUN_FILES = {"scenario.resolved.yaml", "summary.json", "requests.parquet", "timeseries.parquet"}
+RUN_FILES = {"scenario.resolved.yaml", "summary.json", "explain.json", "requests.parquet", "timeseries.parquet"}
 
 
 def strict_json(text: str) -> dict:

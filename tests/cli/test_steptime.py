@@ -29,6 +29,14 @@ def test_steptime_json() -> None:
     assert 5e-3 < found["step_s"] < 7e-3
 
 
+def test_a_part_without_measurements_says_how_far_off_it_may_be() -> None:
+    """As text and as a key. Catches numbers of a default that look like those of a measured part."""
+    part = ("steptime", "--gpu", "b200-180gb", "--model", "llama-2-7b")
+    assert json.loads(call(*part, "--json")[1])["uncalibrated"] == {"median_pct": 6.0, "p95_pct": 15.0}
+    assert "may be off by 6 % (median), 15 % (p95)" in call(*part)[1]
+    assert "may be off" not in call("steptime", "--gpu", "h100-80gb-sxm", "--model", "llama-2-7b")[1]
+
+
 @pytest.mark.parametrize("name", ["Llama-70B", "meta-llama/Llama-2-70b-hf", "LLAMA_2_70B"])
 def test_models_by_other_names(name: str) -> None:
     """Catches a model that is only found by its file name."""
@@ -53,21 +61,56 @@ def test_wrong_steps(arguments: list[str], said: str) -> None:
     assert said in err
 
 
-def test_validate_json() -> None:
-    """Catches a change of the keys that others rely on."""
-    code, out, _ = call("validate", "--json")
-    rows = json.loads(out)["rows"]
-    assert code == 0
-    assert len(rows) >= 10
-    keys = {"data_set", "metric", "n", "median_abs_error_pct", "p95_abs_error_pct", "worst_abs_error_pct", "bias_pct"}
-    assert all(keys <= set(row) for row in rows)
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--model", "Qwen/Qwen3-30B-A3B-Instruct-2507", "--ep", "2"],
+        ["--model", "deepseek-v3", "--tp", "8", "--weights", "fp8", "--kv", "fp8"],
+        ["--model", "llama-70b", "--tp", "2", "--pp", "4", "--prefill", "512", "--past", "1024"],
+        ["--model", str(Path(__file__).parents[1] / "scenario" / "configs" / "small-mixtral.json")],
+    ],
+)
+def test_steptime_of_every_kind(more: list[str]) -> None:
+    """Operators sum to the step. Catches a kind of model or parallelism that the command does not take."""
+    code, out, err = call("steptime", "--gpu", "h200-141gb-sxm", "--batch", "8", *more, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["step_s"] == pytest.approx(sum(row["time_s"] for row in found["operators"]))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--model", "llama-2-7b", "--pp", "33"], "not enough for 33 stages"),
+        (["--model", "llama-2-7b", "--ep", "2"], "cannot be dealt out over 2 GPUs"),
+        (["--model", "llama-2-7b", "--weights", "fp7"], "did you mean 'fp8'?"),
+        (["--model", "absent.json"], "absent.json: cannot be read: no such file"),
+    ],
+)
+def test_wrong_models(more: list[str], said: str) -> None:
+    """Catches a traceback, and layers or experts that are rounded."""
+    code, out, err = call("steptime", "--gpu", "h100-80gb-sxm", *more)
+    assert (code, out) == (2, "") and said in err
+
+
+def test_validate_takes_a_config(tmp_path: Path) -> None:
+    """Rows of a model that the catalogue lacks are predicted from its config.json; without one their name is refused."""
+    rows = "model,batch,context,step_ms_median\nmine,4,1000,1.0\nllama-2-7b,4,1000,6.0\n"
+    (tmp_path / "decode.csv").write_text(rows, encoding="utf-8")
+    config = str(Path(__file__).parents[1] / "scenario" / "configs" / "small-llama.json")
+    data = ["validate", "--data", str(tmp_path / "decode.csv"), "--json"]
+    code, out, _ = call(*data, "--model-config", config)
+    assert code == 0 and json.loads(out)["rows"][0]["n"] == 2
+    code, out, err = call(*data)
+    assert (code, out) == (2, "") and "decode.csv:2" in err and "'mine' is not a known model" in err
+    assert call("validate", "--model-config", config)[0] == 2
 
 
 def test_validate_own_mixed_steps(tmp_path: Path) -> None:
     """A user's file: a slice of layers without head, another case of the name. Catches layers taken for the whole model."""
     file = tmp_path / "mine.csv"
     header = "model,tp,layers,prefill_tokens,past_context,decode_seqs,decode_context,step_ms_median\n"
-    file.write_text(header + "LLAMA-70b,8,32,512,4096,32,2048,10.2\nllama-70b,8,32,0,0,32,2048,4.01\n")
+    file.write_text(header + "LLAMA-70b,8,32,512,4096,32,2048,12.0\nllama-70b,8,32,0,0,32,2048,4.01\n")
     code, out, _ = call("validate", "--data", str(file), "--json")
     row = json.loads(out)["rows"][0]
     assert code == 0

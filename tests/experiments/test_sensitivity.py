@@ -52,6 +52,17 @@ NEAR: dict[str, Any] = {"workload.synthetic": SYNTHETIC}  # GPU only, all HBM
 TIGHT = NEAR | {"kv.l1": blocks(14), "scheduler.watermark": 0.0}
 TENSORS = str(ROOT / "traces" / "python_reference" / "kv_layer{}.npy")
 AT_FPGA = FAR | {"kv.codec": {"ratio": 1.5}}
+PACKED = FAR | {"kv.codec": {"type": "int8", "compress_at": "gpu", "decompress_at": "gpu"}}
+# pages moved by the GPU itself: one copy a layer, a page a call, all pages in a call, by a kernel of one block
+HOST: dict[str, Any] = {key: value for key, value in PACKED.items() if "switch" not in key} | {
+    "cluster.gpus": FAR["cluster.gpus"] | {"link": "pcie-gen4-x16"},
+    "cluster.kv_pool": {
+        "board": {"type": "host-dram", "memory": blocks(40)}, "link": "ideal", "copy_engine": {"type": "h100-pcie-gen5"},
+    },
+}  # fmt: skip
+SINGLE = HOST | {"cluster.kv_pool.copy_engine.method": "pages"}
+BATCHED = HOST | {"cluster.kv_pool.copy_engine.method": "batch"}
+GATHERED = HOST | {"cluster.kv_pool.copy_engine": {"type": "h100-pcie-gen5", "method": "gather", "blocks": 1}}
 RENTED = FAR | {"cost.basis": "rent"}
 BUDGET = FAR | {"kv.selection": {"kind": "budget", "tokens": "40 tokens"}}
 TRACE = {"workload.trace": {"path": AZURE, "limit": 8, "start": "10 s", "end": "1000 s", "rate_scale": 2.0}}
@@ -62,8 +73,40 @@ RESAMPLED = (
     {"model.max_context": "8192 tokens"} | NEAR | {"workload.synthetic": SYNTHETIC | {"input": RECORDED, "output": RECORDED}}
 )
 FULL_HBM = NEAR | {"cluster.gpus": {"type": "a100-80gb-sxm", "memory": "3 GB"}}  # little is left: capacity binds, or shows
+MOONCAKE = str(ROOT / "traces" / "mooncake_conversation_trace.jsonl.gz")
+SHARED = {"model.max_context": "200000 tokens", "workload.trace": {"path": MOONCAKE, "limit": 6}}
 LARGE = FAR | {"cluster.gpus": FAR["cluster.gpus"] | {"all_reduce_switch": "1 B"}}  # every message is a large one
+EXPERTS: dict[str, Any] = NEAR | {
+    "model.experts": 8, "model.experts_per_token": 2, "model.expert_intermediate": 256, "model.shared_intermediate": 64,
+    "model.dense_layers": 1,
+}  # fmt: skip
+LATENT = NEAR | {"model.kv_latent": 32, "model.q_latent": 48, "model.rope_dim": 16}
+SLIDING = NEAR | {"model.window": "32 tokens"}
+BY_NAME = NEAR | {"model.weight_bytes": None, "model.kv_bytes": None, "model.weights": "bf16", "model.kv": "bf16"}
+SHARED_EXPERTS = {"type": "a100-80gb-sxm", "count": 2, "data_parallel": 2, "expert_parallel": 2, "tensor_parallel": 1}
+TWO = NEAR | {"cluster.gpus": {"type": "a100-80gb-sxm", "count": 2}}
+CONFIGS = ROOT / "tests" / "scenario" / "configs"
+CONFIGURED = NEAR | {"model": {"config": str(CONFIGS / "small-llama.json")}}
+
+
+def failing(**fault: Any) -> dict[str, Any]:
+    """FAR with two boards of two links that bound the path, and one fault."""
+    boards = {"cluster.kv_pool.count": 2, "cluster.kv_pool.links_per_board": 2}
+    return FAR | boards | {"cluster.kv_pool.link.read_bandwidth": "0.1 GB/s", "faults": [fault]}
+
+
+
+BREAKS = failing(what="link_down", at="6 ms")
+SLOWS = failing(what="link_degraded", at="1 ms", factor=0.5)
+LOSES = failing(what="board_lost", at="4 ms", **{"for": "2 ms"})
+AGAIN = failing(what="board_lost", mean_time_between="3 ms", **{"for": "2 ms"})
 WINDOW = TRACE | {"workload.trace.limit": "none", "workload.trace.end": "12 s"}
+
+PAGES = FAR | {"kv.selection": {"kind": "pages", "tokens": "48 tokens", "overlap": 0.6}}
+FRACTION = FAR | {"kv.selection": {"kind": "pages", "fraction": 0.5, "overlap": 0.6}}
+GUESSED = FAR | {"kv.l2": blocks(40), "prefetch": {"predictor": "statistical", "coverage": 0.4, "accuracy": 0.3, "depth": 3}}
+CACHED = PAGES | {"kv.placement.eviction": "lru", "kv.l2": blocks(12), "prefetch": {"predictor": "none"}}
+HOT = FAR | {"kv.placement": {"eviction": "hot", "threshold": 2}}
 
 # field -> (world, other value)
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
@@ -71,10 +114,38 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "cluster.gpus.all_reduce_latency": (LARGE, None),
     "cluster.gpus.all_reduce_bandwidth": (LARGE, None),
     "cluster.gpus.paged_attention_flops_efficiency": (FAR, 0.001),
+    "cluster.gpus.attention_kernels": (NEAR, "together"),
+    "cluster.gpus.gemm_tail": (NEAR | {"cluster.gpus": {"type": "t4-16gb"}}, 0.01),
+    "cluster.gpus.gemm_operand_bandwidth": (NEAR, "1 GB/s"),
+    "cluster.gpus.l2_cache": (NEAR | {"cluster.gpus": {"type": "rtx-4090", "memory_bandwidth": "1 GB/s"}}, "1 B"),
     "seed": (FAR, 2),
     "name": (NEAR, "other"),
     "model.type": (NEAR | {"model": "llama-3.1-8b"}, "llama-2-7b"),
     "model.heads": (FAR, 8),
+    "model.config": (CONFIGURED, str(CONFIGS / "small-mixtral.json")),
+    "model.weights": (BY_NAME, "fp8"),
+    "model.kv": (BY_NAME, "fp8"),
+    "model.embedding_bytes": (NEAR, 4),
+    "model.tied_embeddings": (NEAR, True),
+    "model.positions": (NEAR, 100_000),
+    "model.bias": (NEAR, "all"),
+    "model.window": (SLIDING, "16 tokens"),
+    "model.full_layers": (SLIDING, 2),
+    "model.experts": (EXPERTS, 16),
+    "model.experts_per_token": (EXPERTS, 3),
+    "model.expert_intermediate": (EXPERTS, 512),
+    "model.shared_intermediate": (EXPERTS, 128),
+    "model.dense_layers": (EXPERTS, 2),
+    "model.kv_latent": (LATENT, 64),
+    "model.q_latent": (LATENT, 96),
+    "model.rope_dim": (LATENT, 32),
+    "cluster.gpus.expert_parallel": (EXPERTS, 2),
+    "cluster.gpus.data_parallel": (EXPERTS, SHARED_EXPERTS),
+    "cluster.gpus.pipeline_parallel": (TWO, 2),
+    "cluster.gpus.activations": (NEAR, "1 GiB"),
+    "cluster.gpus.fp8_flops": (NEAR | {"model.weights": "fp8"}, "600 TFLOP/s"),
+    "cluster.gpus.int8_flops": (NEAR | {"model.weights": "int8"}, "1 TFLOP/s"),
+    "kv.blocks": (NEAR, 20),
     "model.kv_heads": (FAR, 4),
     "model.gated_mlp": (FAR, False),
     "model.max_context": (FAR, "60 tokens"),
@@ -98,6 +169,21 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "cluster.kv_pool.board.outstanding": (FAR, "1 KiB"),
     "cluster.kv_pool.link.type": (FAR | {"cluster.kv_pool.link": "pcie-gen4-x8"}, "pcie-gen5-x8"),
     "cluster.kv_pool.switch.type": (FAR, "cxl-2.0-switch-slow"),
+    "kv.codec.arrays": (HOST, 2),
+    "kv.codec.compress_efficiency": (PACKED, 0.5),
+    "kv.codec.decompress_efficiency": (PACKED, 0.5),
+    "cluster.kv_pool.copy_engine.method": (HOST, "pages"),
+    "cluster.kv_pool.copy_engine.blocks": (GATHERED, 8),
+    **{f"cluster.kv_pool.copy_engine.{name}": (HOST, value) for name, value in {
+        "read_bandwidth": "10 GB/s", "write_bandwidth": "10 GB/s", "duplex": 0.1, "read_setup": "20 us", "start": "30 us",
+        "write_cost": 30, "read_cost": 30,
+    }.items()},
+    **{f"cluster.kv_pool.copy_engine.{name}": (SINGLE, "50 us") for name in ("issue", "write_setup")},
+    "cluster.kv_pool.copy_engine.batch_setup": (BATCHED, "20 us"),
+    **{f"cluster.kv_pool.copy_engine.{name}": (GATHERED, value) for name, value in {
+        "block_latency": "10 us", "block_bandwidth": "1 GB/s", "gather_outstanding": "1 KiB", "gather_read_bandwidth": "1 GB/s",
+        "gather_write_bandwidth": "1 GB/s", "gather_cost": 30, "gather_sms": 50, "gather_tail": 30,
+    }.items()},
     "kv.block": (FAR, "32 tokens"),
     "kv.l1": (TIGHT, blocks(16)),
     "kv.placement.eviction": (FAR, "lru"),
@@ -110,11 +196,33 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "kv.codec.decompress_at": (FAR, "fpga"),
     "kv.selection.kind": (FAR, {"kind": "budget", "tokens": "40 tokens"}),
     "kv.selection.tokens": (BUDGET, "20 tokens"),
+    "kv.selection.fraction": (FRACTION, 0.8),
+    "kv.selection.dense_layers": (PAGES, 1),
+    "kv.selection.select_every": (PAGES, 2),
+    "kv.selection.index": (PAGES, 0.5),
+    "kv.selection.overlap": (PAGES, 0.9),
+    "kv.selection.floor": (PAGES, 0.5),
+    "kv.selection.refresh": (PAGES, 3),
+    "kv.placement.l2": (CACHED, "inclusive"),
+    "kv.placement.write_back": (CACHED, "immediate"),
+    "kv.placement.threshold": (HOT, 0),
+    "kv.placement.adapt": (HOT, True),
     "prefetch.predictor": (FAR, {"predictor": "oracle"}),
     "prefetch.depth": (FAR | {"kv.l2": blocks(40)}, 3),
     "prefetch.coverage": (FAR, 0.2),
     "prefetch.accuracy": (FAR, 0.4),
     "prefetch.latency": (FAR, "200 us"),
+    "prefetch.control": (FAR | {"kv.l2": blocks(40)}, "ucb"),
+    "prefetch.priority": (GUESSED, "equal"),
+    "prefetch.service": (FAR, "100 us"),
+    "prefetch.batch": (FAR | {"prefetch.service": "100 us"}, 8),
+    "prefetch.placement": (FAR | {"prefetch.service": "100 us"}, "gpu"),
+    "prefetch.queue": (FAR, 1),
+    "prefetch.guesses": (FAR | {"prefetch": {"predictor": "token_model"}}, 1),
+    "prefetch.model": (FAR | {"prefetch": {"predictor": "token_model"}}, "markov0"),
+    "prefetch.addresses": (FAR | {"prefetch": {"predictor": "cxl_speckv"}}, "far_pages"),
+    "prefetch.score": (FAR | {"prefetch": {"predictor": "attention", "coverage": 0.5, "accuracy": 0.5}}, 0.5),
+    "slo.ttft": (FAR, "0.5 ms"),
     "slo.tpot": (FAR, "0.4 ms"),
     "scheduler.batching": (FAR, "static"),
     "scheduler.max_batch": (FAR, 4),
@@ -122,9 +230,22 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "scheduler.prefill_chunk": (FAR, "20 tokens"),
     "scheduler.reserve": (TIGHT, "full"),
     "scheduler.watermark": (TIGHT, 0.2),
+    "scheduler.asynchronous": (NEAR, True),
+    "scheduler.host_per_sequence": (NEAR, "5 us"),
+    "kv.sharing.kind": (SHARED, "prefix"),
     "scheduler.engine": (NEAR, "vllm-v1"),
     "cost.basis": (FAR, "rent"),
     "cost.prices": (FAR, "2025-06"),
+    "cluster.kv_pool.memory_power": (FAR, "0.3 W/GB"),
+    "faults.what": (SLOWS, {"what": "link_down", "at": "1 ms"}),
+    "faults.link": (BREAKS, "switch"),
+    "faults.count": (BREAKS, 2),
+    "faults.factor": (SLOWS, 0.25),
+    "faults.latency": (failing(what="latency_spike", at="1 ms", latency="10 us"), "1 ms"),
+    "faults.at": (LOSES, "5 ms"),
+    "faults.for": (LOSES, "3 ms"),
+    "faults.mean_time_between": (AGAIN, "4 ms"),
+    "faults.on_loss": (LOSES, "abort"),
     "cost.as_of": (FAR, "another day"),
     "workload.synthetic.requests": (NEAR, 31),
     "workload.synthetic.arrivals.process": (NEAR, {"process": "poisson", "rate": "3000 /s"}),
@@ -148,13 +269,101 @@ for side in ("input", "output"):
     CHANGES[f"workload.synthetic.{side}.cv"] = (DRAWN, 0.5)
     CHANGES[f"workload.synthetic.{side}.tokens"] = (EQUAL, "31 tokens")
 
+SHARED = FAR | {
+    "cluster.kv_pool.shared_by": 2, "cluster.kv_pool.others_load": 0.45, "cluster.kv_pool.saturation": 4,
+    "cluster.kv_pool.link": SLOW | {"load_factor": 1}, "cluster.kv_pool.board.load_factor": 1,
+    "cluster.kv_pool.switch": {"type": "cxl-2.0-switch", "port_bandwidth": "2 GB/s", "load_factor": 1},
+}  # fmt: skip
+BUSY = SHARED | {"cluster.kv_pool.others_load": 0.95}
+TREE = SHARED | {
+    "cluster.kv_pool.count": 2,
+    "cluster.kv_pool.leaf": {"type": "cxl-2.0-switch", "uplinks": 1, "port_bandwidth": "1 GB/s", "load_factor": 1},
+    "cluster.kv_pool.leaves": 1,
+}
+WIDE = TREE | {"cluster.kv_pool.leaf": TREE["cluster.kv_pool.leaf"] | {"downlinks": 1, "uplinks": 4}}
+DOWN = FAR | {"cluster.kv_pool.switch": {"type": "cxl-2.0-switch", "downlinks": 1, "port_bandwidth": "1 GB/s"}}
+CHANGES |= {
+    "cluster.kv_pool.switch.downlinks": (DOWN, 2),
+    "cluster.kv_pool.switch.uplinks": (FAR, 1),
+    "cluster.kv_pool.gpus_per_port": (FAR, 2),
+    "cluster.kv_pool.shared_by": (BUSY, 3),
+    "cluster.kv_pool.others_load": (SHARED, 0.3),
+    "cluster.kv_pool.saturation": (BUSY, 5),
+    "cluster.kv_pool.leaves": (TREE, 2),
+    "cluster.kv_pool.leaf.type": (TREE, "pcie-gen4-switch"),
+    "cluster.kv_pool.leaf.uplinks": (TREE, 2),
+    "cluster.kv_pool.leaf.downlinks": (WIDE, 2),
+}
+for part in ("switch", "link", "board"):
+    CHANGES[f"cluster.kv_pool.{part}.load_factor"] = (SHARED, 0.5)
+for name in ("port_bandwidth", "latency", "load_factor", "power", "price"):
+    CHANGES[f"cluster.kv_pool.leaf.{name}"] = (TREE, None)
+CHANGES["cluster.kv_pool.link.price"] = (FAR, "100 USD")
+CHANGES["cluster.kv_pool.link.power"] = (FAR, "10 W")
+
+POOL = "cluster.kv_pool"
+BOARD = f"{POOL}.board"
+DETAILED = FAR | {"devices": "detailed", "workload.synthetic": SYNTHETIC | {"requests": 15}}
+DESCRIPTORS = DETAILED | {f"{BOARD}.descriptor": "3 us"}
+CYCLES = DETAILED | {"kv.codec": {"ratio": 1.5}, f"{BOARD}.engine_rate": "1 GB/s"}
+SMALL_TLB = DETAILED | {
+    f"{BOARD}.tlb_entries": 64, f"{BOARD}.tlb_ways": 1, f"{BOARD}.tlb_page": "4 KiB", f"{BOARD}.tlb_walk": "9 us",
+}  # fmt: skip
+FEW_LINES = DETAILED | {
+    "prefetch": {"predictor": "none"}, f"{BOARD}.directory_entries": 4, f"{BOARD}.directory_ways": 1,
+    f"{BOARD}.directory_grain": "4 KiB",
+}  # fmt: skip
+SLOW_MEMORY = DETAILED | {f"{BOARD}.memory_bandwidth": "1 GB/s", f"{BOARD}.turnaround": "2 us", f"{BOARD}.outstanding": "inf"}
+ROWS = DETAILED | {f"{BOARD}.memory_bandwidth": "10 GB/s", f"{BOARD}.banks": 1, f"{BOARD}.row_cycle": "50 us"}
+THREE_BOARDS = DETAILED | {
+    f"{POOL}.count": 3, f"{BOARD}.memory": "1 MiB", f"{BOARD}.outstanding": "inf",
+    f"{POOL}.switch": {"type": "cxl-2.0-switch", "uplinks": 1, "port_bandwidth": "500 MB/s", "buffer": "4 KiB"},
+}  # fmt: skip
+ONE_LEAF = THREE_BOARDS | {
+    f"{POOL}.leaf": {"type": "cxl-2.0-switch", "uplinks": 1, "port_bandwidth": "500 MB/s", "buffer": "4 KiB"},
+}  # fmt: skip
+OF_DETAILED_DEVICES: dict[str, tuple[dict[str, Any], Any]] = {
+    "devices": (DETAILED, "fluid"),
+    "kv.codec.spread": (SLOW_MEMORY, 0.5),
+    "cluster.gpus.link.credits": (DETAILED, "1 KiB"),
+    f"{POOL}.link.credits": (DETAILED, "1 KiB"),
+    f"{POOL}.placement": (THREE_BOARDS, "hash"),
+    f"{POOL}.switch.buffer": (THREE_BOARDS, "16 MiB"),
+    f"{POOL}.switch.arbitration": (THREE_BOARDS, "deadline"),
+    f"{POOL}.leaf.buffer": (ONE_LEAF, "16 MiB"),
+    f"{POOL}.leaf.arbitration": (ONE_LEAF, "deadline"),
+    f"{BOARD}.cycle": (CYCLES, "333 ns"),
+    f"{BOARD}.descriptor": (DESCRIPTORS, "4 us"),
+    f"{BOARD}.tlb_entries": (SMALL_TLB, 4),
+    f"{BOARD}.tlb_ways": (SMALL_TLB, 64),
+    f"{BOARD}.tlb_page": (SMALL_TLB, "8 KiB"),
+    f"{BOARD}.tlb_walk": (SMALL_TLB, "12 us"),
+    f"{BOARD}.directory_entries": (FEW_LINES, 4096),
+    f"{BOARD}.directory_ways": (FEW_LINES, 4),
+    f"{BOARD}.directory_grain": (FEW_LINES, "64 KiB"),
+    f"{BOARD}.banks": (ROWS, 2),
+    f"{BOARD}.row": (ROWS, "2 KiB"),
+    f"{BOARD}.row_cycle": (ROWS, "60 us"),
+    f"{BOARD}.channels": (ROWS, 64),
+    f"{BOARD}.interleave": (SLOW_MEMORY, "4 KiB"),
+    f"{BOARD}.turnaround": (SLOW_MEMORY, "0 s"),
+    f"{BOARD}.write_batch": (SLOW_MEMORY, "1 KiB"),
+}
+CHANGES |= OF_DETAILED_DEVICES
+
+GPU_PORT = "not used at a GPU's own port, and refused there"
 LABEL = "a label: it says what the values are, which are tested one by one"
 ONE_VALUE = "one accepted value says what is modelled; every other one is refused"
 EXEMPT = {
     "cluster.gpus.attention_sequence_bandwidth": "of kernels that do not split sequences: `step_seconds` and `validate` only",
     **dict.fromkeys(("model.name", "cluster.gpus.name", "cluster.gpus.link.name", "cluster.kv_pool.board.name"), LABEL),
+    "cluster.kv_pool.copy_engine.name": LABEL,
+    "cluster.kv_pool.copy_engine.type": LABEL,
+    "cluster.kv_pool.copy_engine.gather_power": "counts at the power limit, which this model never meets: test_interference",
     **dict.fromkeys(("cluster.kv_pool.link.name", "cluster.kv_pool.switch.name", "kv.codec.name", "kv.system"), LABEL),
-    **dict.fromkeys(("kv.layout.kind", "kv.retention.kind", "kv.topology.kind", "kv.sharing.kind", "kv.loop.kind"), ONE_VALUE),
+    **dict.fromkeys(("kv.layout.kind", "kv.retention.kind", "kv.topology.kind", "kv.loop.kind"), ONE_VALUE),
+    **{f"cluster.gpus.link.{name}": GPU_PORT for name in ("load_factor", "power", "price")},
+    "cluster.kv_pool.leaf.name": LABEL,
     "cluster.replicas": ONE_VALUE,
     "cluster.gpus.tensor_parallel": "must be the count of GPUs",
     "workload.trace.format": "says how to read a file that has one format; a wrong one is refused",
@@ -225,9 +434,13 @@ def test_field_changes_something(field: str):
 
 
 def nested(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """`settings` and then `path = value`, also where the path lies below or above one of theirs."""
+    """`settings` and then `path = value`, also where the path lies below or above one of theirs; of a list, in its first."""
     values = copy.deepcopy(BASE)
     for name, given in settings.items():
         put(values, name, given)
+    if path.startswith("faults"):
+        (first,) = values["faults"]
+        values["faults"] = [value if isinstance(value, dict) else first | {path.removeprefix("faults."): value}]
+        return values
     put(values, path, value)
     return values

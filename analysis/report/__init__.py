@@ -1,0 +1,1 @@
+"""The HTML report: one file without network, from results folders alone."""
