@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run test test-all lint bench table extras lock clean
+.PHONY: run test test-all lint bench table gallery studies extras lock clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.stamp-run
@@ -39,6 +39,31 @@ table: $(VENV)/.stamp-run
 	for load in recorded at_once; do \
 		$(BIN)/python -m analysis.side_by_side --into README.md:$$load $(ARMS:%=results/table/$$load/%) || exit $$?; \
 	done
+
+# The conclusions in scenarios/studies, from fresh sweeps.
+STUDIES := $(wildcard scenarios/studies/*.yaml)
+studies: $(VENV)/.stamp-run
+	for study in $(STUDIES); do \
+		folder=results/studies/$$(basename $$study .yaml) && rm -rf $$folder && \
+		$(BIN)/speckvsim sweep $$study --out $$folder --quiet && \
+		$(BIN)/python -m analysis.conclusions $$study $$folder || exit $$?; \
+	done
+
+# The four figures of the README, from fresh runs of shipped scenarios and studies; some minutes.
+GALLERY := results/gallery
+DRAWN := gpu_only gpu_only_l1 cxl_nospec cxl_next_layer quickstart
+gallery: $(VENV)/.stamp-run
+	$(BIN)/speckvsim sweep scenarios/studies/regime_map.yaml --quiet --out $(GALLERY)/regime_map >/dev/null
+	$(BIN)/speckvsim sweep scenarios/studies/l1_size.yaml --quiet --out $(GALLERY)/l1_size >/dev/null
+	for run in $(DRAWN); do \
+		$(BIN)/speckvsim run scenarios/$$run.yaml --quiet --out $(GALLERY)/$$run \
+			--set workload.trace.arrivals=at_once --set workload.trace.limit=300 >/dev/null || exit $$?; \
+	done
+	$(BIN)/speckvsim plot $(GALLERY)/regime_map --only regime_map_3 --out docs/gallery >/dev/null
+	$(BIN)/speckvsim plot $(GALLERY)/l1_size --only axis_throughput_output_tokens_per_s --out docs/gallery >/dev/null
+	$(BIN)/speckvsim plot $(DRAWN:%=$(GALLERY)/%) --only attribution --out docs/gallery >/dev/null
+	$(BIN)/speckvsim plot $(GALLERY)/quickstart --only tiers --out docs/gallery >/dev/null
+	rm docs/gallery/*.pdf docs/gallery/*.png
 
 # Development and both extras: `cluster` (dask) and `explore` (optuna).
 extras: $(VENV)/.stamp-all

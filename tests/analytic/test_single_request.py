@@ -48,13 +48,22 @@ def durations(scenario: ScenarioResolved, prompt: int, output: int) -> np.ndarra
 def matrix(s: ScenarioResolved, rows: float, columns: float, inner: float) -> float:
     """Seconds of a product (rows x inner) by (inner x columns) in bf16: weights once, activations in and out.
 
-    Outputs are computed 64 x 64 at a time on every SM, in waves that come in halves because K may be split in two; the
-    power limit is on what is needed, not on what the tiles waste.
+    Outputs are cut into tiles, K into parts, whichever is fastest: every SM has a tile at a time, which takes its FLOPs or its
+    operands and a bit; what is idle in the last wave counts in part. The power limit is on what is needed, not on what the
+    tiles waste.
     """
     gpu = s.gpus.gpu
-    tiles = ceil(rows / 64) * ceil(columns / 64)
-    waves = ceil(2 * tiles / gpu.multiprocessors) / 2
-    tiled = waves * gpu.multiprocessors * 64 * 64 * 2 * inner / (gpu.gemm_flops_efficiency * gpu.peak_flops)
+    sms = gpu.multiprocessors
+    tiled = float("inf")
+    shapes = [(high, wide) for high in (16, 32) for wide in (64, 128, 256)]
+    shapes += [(high, wide) for high in (64, 128) for wide in (64, 128, 192, 256)] + [(256, 128), (256, 192)]
+    for high, wide in shapes:
+        for parts in (1, 2, 3, 4, 6, 8):
+            flops = 2 * high * wide * inner / parts / (gpu.gemm_flops_efficiency * gpu.peak_flops / sms)
+            operands = 2 * (high + wide) * inner / parts / (gpu.gemm_operand_bandwidth / sms)
+            waves = parts * ceil(rows / high) * ceil(columns / wide) / sms
+            idle = ceil(waves) - waves
+            tiled = min(tiled, (waves + gpu.gemm_tail * idle) * (max(flops, operands) + gpu.gemm_wave))
     limited = 2 * rows * columns * inner / (gpu.gemm_sustained_efficiency * gpu.peak_flops)
     moved = columns * inner * s.model.weight_bytes + 2 * rows * inner + 2 * rows * columns
     return together(gpu, max(tiled, limited), moved / (gpu.gemm_bandwidth_efficiency * gpu.memory_bandwidth))
@@ -120,12 +129,18 @@ def layer(s: ScenarioResolved, tokens: int, kernels: int = 9) -> float:
     time += streamed / (gpu.elementwise_bandwidth_efficiency * gpu.memory_bandwidth)
     if ranks > 1:
         time += 2 * all_reduce(s, tokens)
-    return time + kernels * gpu.launch
+    plan = 0.0 if model.heads == model.kv_heads else gpu.attention_latency  # kernels on tensor cores merge partial results
+    return time + kernels * gpu.launch + (kernels - 8) * plan
 
 
 def head(s: ScenarioResolved, rows: int = 1) -> float:
-    """Seconds of final norm, LM head, sampling and token gather: four kernels, the product for the rows that emit."""
-    return matrix(s, rows, s.model.vocab / s.gpus.tensor_parallel, s.model.hidden) + 4 * s.gpus.gpu.launch
+    """Seconds of final norm, LM head, sampling and token gather: four kernels, the product for the rows that emit.
+
+    Sampling passes 10 bytes a logit of the whole vocabulary, at 3.1 times the bandwidth of the memory while they fit the cache.
+    """
+    gpu = s.gpus.gpu
+    sampling = 10 * rows * s.model.vocab / (3.1 * gpu.memory_bandwidth)  # all logits stay in the L2 cache
+    return matrix(s, rows, s.model.vocab / s.gpus.tensor_parallel, s.model.hidden) + sampling + 4 * gpu.launch
 
 
 def prefill(s: ScenarioResolved, tokens: int, past: int, last: bool) -> float:
@@ -282,7 +297,8 @@ def test_decode_in_waves():
 @pytest.mark.parametrize("where", ["fpga", "gpu"])
 def test_decode_with_codec(where: str):
     """Ratio 2.5. FPGA: raw bytes cross the link, the engine's fill adds to the round trip. GPU: compressed bytes cross it,
-    each layer unpacks its pages at 20 GB/s of raw bytes, and a step that sends a block home packs it at 30 GB/s.
+    each layer unpacks its pages at 20 GB/s of raw bytes, in a kernel of its own, and a step that sends a block home packs it
+    at 30 GB/s.
 
     Would catch: the ratio applied where the data is raw, or not where it is compressed; the GPU's codec work left out of
     the layer; the engine's fill paid on the GPU side; a pack per layer for the bytes of a whole block.
@@ -292,9 +308,10 @@ def test_decode_with_codec(where: str):
         page, fill, pack = PAGE / 5e9, 25e-9, 0.0
     else:
         page, fill, pack = PAGE / 2.5 / 5e9 + PAGE / 20e9, 0.0, BLOCK / 30e9
+    kernel = s.gpus.gpu.launch if where == "gpu" else 0.0
     simulated = durations(s, 159, 3)
-    assert simulated[1] == pytest.approx(decode(s, 160) + LAYERS * (round_trip() + fill + 9 * page), rel=CLOSE)
-    assert simulated[2] == pytest.approx(decode(s, 161) + LAYERS * (round_trip() + fill + 9 * page) + pack, rel=CLOSE)
+    assert simulated[1] == pytest.approx(decode(s, 160) + LAYERS * (round_trip() + fill + kernel + 9 * page), rel=CLOSE)
+    assert simulated[2] == pytest.approx(decode(s, 161) + LAYERS * (round_trip() + fill + kernel + 9 * page) + pack, rel=CLOSE)
 
 
 def test_next_layer_prefetch_overlaps_with_compute():

@@ -17,6 +17,8 @@ CASES: dict[str, dict[str, Any]] = {
     "gpu only, static": {"scheduler.batching": "static"},
     "gpu only, static, preemption": {"scheduler.batching": "static", "kv.l1": blocks(14), "scheduler.watermark": 0.0},
     "gpu only, reserve full": {"scheduler.reserve": "full", "kv.l1": blocks(30)},
+    "gpu only, asynchronous": {"scheduler.asynchronous": True},
+    "gpu only, uneven contexts": {"cluster.gpus": "rtx-pro-6000", "scheduler.asynchronous": True},
     "gpu only, budget": {"kv.selection": {"kind": "budget", "tokens": "32 tokens"}},
     "pool, far pages come and go": pool(l1=24, l3=100, l2=4),
     "pool, lru": pool(l1=24, l3=100, l2=4) | {"kv.placement.eviction": "lru"},

@@ -81,8 +81,8 @@ def test_little_as_the_engine_saw_it(world: World):
         env.step()
         integral += sum(env.now - rows[new][0] for new in range(taken, engine._next) if recorder.status[new] != REJECTED)
         taken = engine._next
-        # the engine is at the end of the step it has begun: who ends with it is still here until then
-        present = len(engine._queue) + len(engine._running) + sum(end > env.now for end in recorder.finished)
+        # the engine is at the end of the step it has begun: who ends with it is still here until then (but for rounding)
+        present = len(engine.queue) + len(engine.running) + sum(end > env.now * (1 + 1e-12) for end in recorder.finished)
         if env.peek() < np.inf:
             integral += present * (env.peek() - env.now)
     sojourns = sum(end - row[0] for end, row in zip(recorder.finished, rows, strict=True) if not np.isnan(end))

@@ -232,10 +232,11 @@ def test_a_slow_link_is_the_bound(predictor: str):
 PER_SECOND = {  # bytes/s, FLOP/s, requests/s
     "peak_flops", "memory_bandwidth", "all_reduce_bandwidth", "staging_bandwidth", "compress_rate", "decompress_rate",
     "read_bandwidth", "write_bandwidth", "engine_rate", "dma_bandwidth", "port_bandwidth", "rate",
+    "gemm_operand_bandwidth",
 }  # fmt: skip
 SECONDS = {
     "memory_latency", "launch", "all_reduce_latency", "latency", "translation", "directory", "engine_fill",
-    "host_overhead", "ttft", "tpot",
+    "host_overhead", "ttft", "tpot", "gemm_wave", "attention_block", "attention_latency",
 }  # fmt: skip
 
 

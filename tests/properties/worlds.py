@@ -23,11 +23,51 @@ PREFETCH = st.one_of(
         st.integers(0, 6), st.sampled_from([0.0, 0.5, 0.9, 1.0]), st.sampled_from([0.3, 0.9, 1.0]),
         st.sampled_from(["0 s", "10 us"]),
     ),
+    st.builds(
+        lambda depth, latency: {"predictor": "history", "depth": depth, "latency": latency},
+        st.integers(0, 6), st.sampled_from(["0 s", "10 us"]),
+    ),
     st.just({"predictor": "oracle"}),
+    st.builds(
+        lambda settings, calls, control, priority, depth: {
+            **settings, **calls, "control": control, "priority": priority, "depth": depth,
+        },
+        st.sampled_from([
+            {"predictor": "statistical", "coverage": 0.9, "accuracy": 0.5},
+            {"predictor": "attention", "coverage": 0.8, "accuracy": 0.7, "score": 0.2}, {"predictor": "token_model"},
+            {"predictor": "cxl_speckv", "addresses": "far_pages"}, {"predictor": "cxl_speckv", "guesses": 2},
+        ]),
+        st.sampled_from([
+            {}, {"service": "20 us"}, {"service": "500 us", "batch": 2}, {"service": "10 us", "placement": "gpu"},
+            {"queue": 2, "latency": "300 us", "placement": "host"},
+        ]),
+        st.sampled_from(["fixed", "additive", "ucb", "feedback"]), st.sampled_from(["demand", "demand", "equal"]),
+        st.integers(0, 6),
+    ),
 )  # fmt: skip
 CODEC = st.none() | st.builds(
     lambda ratio, compress, decompress: {"ratio": ratio, "compress_at": compress, "decompress_at": decompress},
     st.sampled_from([1.0, 1.7, 3.2]), st.sampled_from(["fpga", "gpu"]), st.sampled_from(["fpga", "gpu"]),
+)  # fmt: skip
+PLACEMENT = st.one_of(
+    st.just({"eviction": "split"}),
+    st.builds(
+        lambda eviction, l2, write_back: {"eviction": eviction, "l2": l2, "write_back": write_back},
+        st.sampled_from(["lru", "lru", "fifo", "lfu", "cost", "share", "priority"]),
+        st.sampled_from(["exclusive", "exclusive", "inclusive"]), st.sampled_from(["lazy", "lazy", "immediate"]),
+    ),
+    st.builds(
+        lambda threshold, adapt: {"eviction": "hot", "threshold": threshold, "adapt": adapt},
+        st.sampled_from([0, 2, 10]), st.booleans(),
+    ),
+)  # fmt: skip
+PAGES = st.builds(
+    lambda budget, dense, every, index, overlap, refresh: {
+        "kind": "pages", **budget, "dense_layers": dense, "select_every": every, "index": index, "overlap": overlap,
+        "floor": overlap / 2, "refresh": refresh,
+    },
+    st.sampled_from([{"tokens": "1 token"}, {"tokens": "40 tokens"}, {"fraction": 0.3}, {"fraction": 1.0}]),
+    st.integers(0, 5), st.integers(1, 4), st.sampled_from([0.0, 0.3]), st.sampled_from([0.0, 0.7, 1.0]), st.integers(1, 3),
 )  # fmt: skip
 SCHEDULER = st.builds(
     lambda batching, places, budget, chunk, reserve, watermark: {
@@ -43,8 +83,11 @@ SCHEDULER = st.builds(
 def worlds(draw: st.DrawFn, far: bool | None = None) -> tuple[dict[str, Any], Rows]:
     """(settings, requests); `far`: with a pool or without, else either."""
     settings: dict[str, Any] = {"scheduler": draw(SCHEDULER)}
-    if draw(st.booleans()):
+    selection = draw(st.sampled_from(["dense", "dense", "budget", "pages", "pages"]))
+    if selection == "budget":
         settings["kv.selection"] = {"kind": "budget", "tokens": f"{draw(st.sampled_from([1, 16, 50]))} tokens"}
+    elif selection == "pages":
+        settings["kv.selection"] = draw(PAGES)
     if far is None:
         far = draw(st.integers(0, 3)) > 0
     if not far:
@@ -55,7 +98,7 @@ def worlds(draw: st.DrawFn, far: bool | None = None) -> tuple[dict[str, Any], Ro
         link=draw(st.sampled_from(["0.05 GB/s", "2 GB/s", "20 GB/s"])),
     )  # fmt: skip
     settings["kv.burst"] = draw(st.sampled_from(["1 KiB", "4 KiB", "16 KiB"]))
-    settings["kv.placement.eviction"] = draw(st.sampled_from(["split", "split", "lru"]))
+    settings["kv.placement"] = draw(PLACEMENT)
     settings["prefetch"] = draw(PREFETCH)
     codec = draw(CODEC)
     if codec:
