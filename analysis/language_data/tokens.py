@@ -2,9 +2,9 @@
 
     python -m analysis.language_data.tokens traces/python_reference [--training DIR]
 
-writes `tokens.npy.gz` (uint16 ids in text order; the last tenth is held out) and `bpe.json` (the byte-level BPE that made
-them, 4,096 entries, trained on the first nine tenths). `--training` adds, for `train.py`, `training.npy`: the docstrings and
-sources of the standard library under the same BPE, which are too large to keep.
+writes `tokens.npy.gz` (uint16 ids in text order, last tenth held out; kept in `simulator/prefetch/data/`) and `bpe.json` (the
+byte-level BPE that made them, 4,096 entries, trained on the first nine tenths). `--training` adds, for `train.py`,
+`training.npy`: the sources of the standard library under the same BPE, which are too large to keep.
 
 Needs the `tokenizers` package, which the project itself does not use. The text depends on the version of Python (3.11.7).
 """

@@ -1,6 +1,6 @@
 """Real key and value tensors: a small decoder-only transformer trained on the token stream of `tokens.py`.
 
-    python -m analysis.language_data.train traces/python_reference/tokens.npy.gz training.npy OUT
+    python -m analysis.language_data.train simulator/prefetch/data/python_reference.npy.gz training.npy OUT
 
 Eight layers of width 512, four heads of 128 with rotary embeddings, RMSNorm, SwiGLU (26 M parameters), trained for some
 minutes on one GPU: standard-library sources and the first nine tenths of the language reference, seven windows to one.
