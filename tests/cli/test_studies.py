@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -125,8 +126,9 @@ def test_ctrl_c_keeps_what_is_finished(study: Path):
     study.write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "simulator.cli", "sweep", str(study), "--out", "out", "--jobs", "1", "--quiet"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where the tests themselves ignore it
     process = subprocess.Popen(
-        command, cwd=study.parent, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        command, cwd=study.parent, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=heard
     )
     runs = study.parent / "out" / "runs"
     deadline = time.monotonic() + 60
