@@ -11,11 +11,10 @@ sustained efficiency is taken to be that at full clocks.
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
+from typing import Any
 
-from analysis.calibration.catalogue import Fitted, quantity, write
+from analysis.calibration.catalogue import Fitted, command, quantity
 from analysis.calibration.fit import digest, errors, fit, samples
 
 GPU = "a100-80gb-sxm"
@@ -29,12 +28,9 @@ READ = {"gemm_bandwidth_efficiency": 1750 / 2039}  # github Azure/AI-benchmarkin
 OTHER = "Llama-2-7b-hf"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Fit the matrix products of a100-80gb-sxm.")
-    parser.add_argument("data", type=Path, metavar="DATA_DIR")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="catalogue file to put the constants into")
-    options = parser.parse_args()
-    data = samples(options.data, FILE)
+def calibrate(folder: Path) -> dict[str, Any]:
+    """Constants, and errors of what was used and of what was held back."""
+    data = samples(folder, FILE)
     sizes = sorted({int(sample.row["M"]) for sample in data})
     used = [sample for sample in data if sizes.index(int(sample.row["M"])) % 2 == 0]
     held = [sample for sample in data if sizes.index(int(sample.row["M"])) % 2 == 1]
@@ -46,30 +42,32 @@ def main() -> None:
         errors(GPU, values, held, "held back"),
         errors(GPU, fit(GPU, START, known, READ) | READ, other, "Llama-2-7B from Llama-2-70B alone"),
     ]
-    sha = digest(options.data, (FILE,))
-    print(json.dumps({"gpu": GPU, "sha256": sha, "values": values, "errors": found}, indent=1))
-    if options.write:
-        said = "; ".join(
-            f"{row['data_set']} {row['median_abs_error_pct']:.1f} / {row['p95_abs_error_pct']:.1f} %" for row in found
-        )
-        source = (
-            "six constants fitted together by analysis/calibration/a100.py to products of Llama-2-70B and 7B (github "
-            "microsoft/vidur data/profiling/compute, times measured, fp16 cuBLAS; analysis/validation/data/"
-            f"{FILE}, sha256 {sha[:16]}); median / p95 error: {said}"
-        )
-        same = "as gemm_flops_efficiency: the products measured show no power limit"
-        flops = float(f"{values['gemm_flops_efficiency']:.4g}")
-        stream = "read-only stream 1750 of 2039 GB/s; github Azure/AI-benchmarking-guide Azure_Results/ND_A100_v4"
-        cells = [
-            Fitted("gemm_sustained_efficiency", flops, "assumption", same),
-            Fitted("gemm_bandwidth_efficiency", float(f"{READ['gemm_bandwidth_efficiency']:.3g}"), "measured", stream),
-        ]
-        for name in START:
-            scale, unit = UNITS.get(name, (1.0, ""))
-            number = quantity(values[name], scale, unit)
-            cells.append(Fitted(name, number, "derived", source))
-        write(options.write, cells)
+    return {"gpu": GPU, "sha256": digest(folder, (FILE,)), "values": values, "errors": found}
+
+
+def entries(result: dict[str, Any]) -> list[Fitted]:
+    """What goes into the catalogue file."""
+    values = result["values"]
+    said = "; ".join(
+        f"{row['data_set']} {row['median_abs_error_pct']:.1f} / {row['p95_abs_error_pct']:.1f} %" for row in result["errors"]
+    )
+    source = (
+        "six constants fitted together by analysis/calibration/a100.py to products of Llama-2-70B and 7B (github "
+        "microsoft/vidur data/profiling/compute, times measured, fp16 cuBLAS; analysis/validation/data/"
+        f"{FILE}, sha256 {result['sha256'][:16]}); median / p95 error: {said}"
+    )
+    same = "as gemm_flops_efficiency: the products measured show no power limit"
+    flops = float(f"{values['gemm_flops_efficiency']:.4g}")
+    stream = "read-only stream 1750 of 2039 GB/s; github Azure/AI-benchmarking-guide Azure_Results/ND_A100_v4"
+    cells = [
+        Fitted("gemm_sustained_efficiency", flops, "assumption", same),
+        Fitted("gemm_bandwidth_efficiency", float(f"{READ['gemm_bandwidth_efficiency']:.3g}"), "measured", stream),
+    ]
+    for name in START:
+        scale, unit = UNITS.get(name, (1.0, ""))
+        cells.append(Fitted(name, quantity(values[name], scale, unit), "derived", source))
+    return cells
 
 
 if __name__ == "__main__":
-    main()
+    command("Fit the matrix products of a100-80gb-sxm.", calibrate, entries)

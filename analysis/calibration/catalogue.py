@@ -1,12 +1,18 @@
-"""Writing fitted values into a catalogue file: the cells of the named fields are replaced, all else stays as it is."""
+"""Writing fitted values into a catalogue file: the cells of the named fields are replaced, all else stays as it is.
+
+`command` is the command line of the fits that take a folder of measurements.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +36,20 @@ def write(path: Path, fitted: Sequence[Fitted]) -> None:
             raise KeyError(one.field)
         text = pattern.sub(lambda _, one=one: cell(one), text, count=1)  # type: ignore[misc]
     path.write_text(text, encoding="utf-8")
+
+
+def command(
+    about: str, calibrate: Callable[[Path], dict[str, Any]], entries: Callable[[dict[str, Any]], Sequence[Fitted]]
+) -> None:
+    """The command line of a fit to a folder of measurements: prints the result, and writes it where `--write` says."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("data", type=Path, metavar="DATA_DIR")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="catalogue file to put the constants into")
+    options = parser.parse_args()
+    result = calibrate(options.data)
+    print(json.dumps(result, indent=1))
+    if options.write:
+        write(options.write, entries(result))
 
 
 def quantity(value: float, scale: float = 1.0, unit: str = "") -> float | str:

@@ -42,7 +42,7 @@ COPIED = (
     "paged_attention_tile_efficiency", "attention_block", "attention_bandwidth_efficiency", "attention_sequence_bandwidth",
     "attention_latency", "launch",
 )  # fmt: skip
-TEXT = ("attention_kernels", "attention_tile")
+TEXT = ("attention_kernels", "attention_tile", "gemm_tiles")
 STEPS = (
     {"batch": 1, "context": 1000}, {"batch": 16, "context": 1000}, {"batch": 64, "context": 2000},
     {"batch": 128, "context": 500},

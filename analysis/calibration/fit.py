@@ -66,7 +66,7 @@ def fit(
     gpu: str,
     start: Mapping[str, float],
     used: Sequence[Sample],
-    fixed: Mapping[str, float] | None = None,
+    fixed: Mapping[str, Any] | None = None,
     soft: bool = True,
     evaluations: int | None = None,
 ) -> dict[str, float]:
@@ -89,7 +89,14 @@ def fit(
     return dict(zip(names, (found.x * scale).tolist()))
 
 
-def errors(gpu: str, values: Mapping[str, float], tested: Sequence[Sample], what: str) -> dict[str, Any]:
+def loss(gpu: str, values: Mapping[str, Any], used: Sequence[Sample]) -> float:
+    """What a soft fit to these samples makes small."""
+    bench = Bench(gpu, values)
+    off = [sample.weight * np.log(sample.kind.predict(bench, sample.row) / sample.truth) for sample in used]
+    return float(np.sum(SOFT**2 * (np.sqrt(1.0 + (np.array(off) / SOFT) ** 2) - 1.0)))
+
+
+def errors(gpu: str, values: Mapping[str, Any], tested: Sequence[Sample], what: str) -> dict[str, Any]:
     """Summary of |model / truth - 1| of the samples."""
     bench = Bench(gpu, values)
     model = np.array([sample.kind.predict(bench, sample.row) for sample in tested])

@@ -118,12 +118,17 @@ def measured_files(places: Sequence[Path]) -> list[Path]:
     return [file for file in found if file.name.endswith((".csv", ".csv.gz"))]
 
 
-def calibrate(gpu: str, places: Sequence[Path], everything: bool = False, **values: float) -> dict[str, Any]:
-    """Constants, number of rows and errors of each stage; `values` are known and not fitted."""
+def split(places: Sequence[Path], everything: bool) -> tuple[list[Sample], list[Sample], list[Path]]:
+    """Rows that are fitted, those held back, and the files."""
     paths = measured_files(places)
     rows = [(at, sample) for path in paths for at, sample in enumerate(samples_of(path))]
     used = [sample for at, sample in rows if everything or at % 2 == 0]
-    held = [sample for at, sample in rows if not everything and at % 2]
+    return used, [sample for at, sample in rows if not everything and at % 2], paths
+
+
+def calibrate(gpu: str, places: Sequence[Path], everything: bool = False, **values: float) -> dict[str, Any]:
+    """Constants, number of rows and errors of each stage; `values` are known and not fitted."""
+    used, held, paths = split(places, everything)
     known, report = dict(values), []
     found: dict[str, float] = {}
     for stage in STAGES:
@@ -131,7 +136,7 @@ def calibrate(gpu: str, places: Sequence[Path], everything: bool = False, **valu
         fields = [field for field in stage.fields if field not in values]
         if len(told) < 2 * len(fields) or not fields:
             continue
-        found |= _best(gpu, fields, told, known | found)
+        found |= best(gpu, fields, told, known | found)
         if "gemm_flops_efficiency" in fields:  # times alone for less than a millisecond do not show a power limit
             found["gemm_sustained_efficiency"] = found["gemm_flops_efficiency"]
         report.append({"stage": stage.name, "fields": fields, "rows": len(told)})
@@ -158,7 +163,7 @@ def thinned(told: Sequence[Sample]) -> list[Sample]:
     return [Sample(s.file, s.kind, s.row, s.weight * min(1.0, s.truth / LONG) if s.kind.table else s.weight) for s in chosen]
 
 
-def _best(gpu: str, fields: Sequence[str], told: Sequence[Sample], known: Mapping[str, float]) -> dict[str, float]:
+def best(gpu: str, fields: Sequence[str], told: Sequence[Sample], known: Mapping[str, Any]) -> dict[str, float]:
     """The fit with the least error of those from several starts: products have more than one minimum."""
     device = _device(gpu)
     begin = {field: float(getattr(device, field)) or BEGIN[field] for field in fields}

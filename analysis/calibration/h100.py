@@ -17,12 +17,10 @@ All-reduce and power have their own two small fits. Nothing is changed unless `-
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from analysis.calibration.catalogue import Fitted, quantity, write
+from analysis.calibration.catalogue import Fitted, command, quantity
 from analysis.calibration.collectives import two_protocols
 from analysis.calibration.fit import Sample, digest, errors, fit, samples
 from analysis.validation.compare import read
@@ -60,17 +58,6 @@ KNOWN = {
     ),
     "attention_block": ("assumption", "0: the kernels on H100 are persistent, one tile starts while another ends"),
 }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Fit the constants of h100-80gb-sxm.")
-    parser.add_argument("data", type=Path, metavar="DATA_DIR")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="catalogue file to put the constants into")
-    options = parser.parse_args()
-    result = calibrate(options.data)
-    print(json.dumps(result, indent=1))
-    if options.write:
-        write(options.write, entries(result))
 
 
 def known(folder: Path) -> dict[str, float]:
@@ -188,4 +175,4 @@ def entries(result: dict[str, Any]) -> list[Fitted]:
 
 
 if __name__ == "__main__":
-    main()
+    command("Fit the constants of h100-80gb-sxm.", calibrate, entries)

@@ -10,7 +10,7 @@ Two fits. Times of copies and gathers, robust least squares of the relative erro
 
 and interference, least fourth powers of the error in points of slowdown (the limits are on single rows), of
 
-    overlap     all rows; and, to see how far it carries, of every second step alone with the other steps predicted
+    overlap     all rows; and, to see how far it carries, of each half of the steps alone with the other half predicted
 
 Rows not used are reported apart. `issue` is read off (host time in the calls). Nothing is changed unless `--write` names
 the catalogue file. The offload runs are used by no fit.
@@ -18,8 +18,6 @@ the catalogue file. The offload runs are used by no fit.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from analysis.calibration.catalogue import Fitted, write
+from analysis.calibration.catalogue import Fitted, command
 from analysis.calibration.fit import SOFT, Sample, digest, samples
 from analysis.validation.bench import PYTHON_ISSUE, Bench
 from analysis.validation.compare import summary
@@ -40,6 +38,7 @@ TIMES = {
 }  # fmt: skip
 COSTS = {
     "write_cost": 3.0, "read_cost": 1.0, "gather_cost": 4.0, "gather_sms": 1.0, "gather_power": 0.7, "gather_tail": 0.4,
+    "gather_spare": 8.0,
 }  # fmt: skip
 COPIES, SCATTERED, LATENCY, OVERLAP = "link_copy_size.csv", "link_scattered_pages.csv", "link_latency.csv", "link_overlap.csv"
 FILES = (COPIES, SCATTERED, LATENCY, OVERLAP, "two_gpu_host_link.csv")
@@ -47,17 +46,6 @@ ISSUE = "python_issue"  # of the program that measured the copies; stands in `be
 US = (1e-6, "us")
 UNITS = {"bandwidth": (1e9, "GB/s"), "setup": US, "start": US, "issue": US, "latency": (1e-9, "ns")}
 MIB = 1 << 20
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Fit the constants of the copy engine h100-pcie-gen5.")
-    parser.add_argument("data", type=Path, metavar="DATA_DIR")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="catalogue file to put the constants into")
-    options = parser.parse_args()
-    result = calibrate(options.data)
-    print(json.dumps(result, indent=1))
-    if options.write:
-        write(options.write, entries(result))
 
 
 def calibrate(folder: Path) -> dict[str, Any]:
@@ -71,7 +59,8 @@ def calibrate(folder: Path) -> dict[str, Any]:
             for file, part in half.items() if part]  # fmt: skip
     half, other = steps(data[OVERLAP])
     rows.append(points(times | costs, data[OVERLAP], f"{OVERLAP}, all steps fitted"))
-    rows.append(points(times | fit_costs(half, times), other, f"{OVERLAP}, held back: other steps"))
+    for which, apart, known in (("other", other, half), ("first", half, other)):
+        rows.append(points(times | fit_costs(known, times), apart, f"{OVERLAP}, held back: {which} steps"))
     called = [float(s.row["host_issue_us_per_page"]) for s in data[SCATTERED] if s.row["method"] == "memcpyAsync"]
     return {
         "gpu": GPU,
@@ -174,7 +163,8 @@ def entries(result: dict[str, Any]) -> list[Fitted]:
         f"{name.split('.csv')[0]} {row['median_abs_error_pct']:.1f} % (n {row['n']})"
         for name, row in rows.items() if name.endswith("csv, held back")
     )  # fmt: skip
-    apart = rows[f"{OVERLAP}, held back: other steps"]
+    apart = [row for name, row in rows.items() if name.startswith(f"{OVERLAP}, held back")]
+    copies, gathers = (max(row[f"{name}_worst_points"] for row in apart) for name in ("copies", "gathers"))
     whole = rows[f"{OVERLAP}, all steps fitted"]
     source = (
         "fitted by analysis/calibration/link.py to own H100 measurements (analysis/validation/data, sha256 "
@@ -183,7 +173,7 @@ def entries(result: dict[str, Any]) -> list[Fitted]:
     of_times = f"median errors of rows held back: {held}"
     of_costs = (
         f"slowdowns within {whole['copies_worst_points']:.1f} points beside copies, {whole['gathers_worst_points']:.1f} "
-        f"beside gathers; steps held back: worst {apart['copies_worst_points']:.1f}, {apart['gathers_worst_points']:.1f}"
+        f"beside gathers; each half of the steps predicted from the other: worst {copies:.1f}, {gathers:.1f}"
     )
     found = []
     for name, value in result["values"].items():
@@ -198,4 +188,4 @@ def entries(result: dict[str, Any]) -> list[Fitted]:
 
 
 if __name__ == "__main__":
-    main()
+    command("Fit the constants of the copy engine h100-pcie-gen5.", calibrate, entries)

@@ -15,7 +15,9 @@ ALIASES = {
     "llama-70b": "llama-2-70b", "llama2-7b": "llama-2-7b", "llama2-13b": "llama-2-13b", "llama2-70b": "llama-2-70b",
     "llama3-8b": "llama-3-8b", "llama3-70b": "llama-3-70b", "llama3.1-8b": "llama-3.1-8b", "llama3.1-70b": "llama-3.1-70b",
     "llama-3.3-70b": "llama-3.1-70b", "llama-405b": "llama-3.1-405b", "llama3.1-405b": "llama-3.1-405b",
-    "mistral-7b": "mistral-7b-v0.1", "mixtral-8x7b-v0.1": "mixtral-8x7b",
+    "llama3.2-1b": "llama-3.2-1b", "llama3.2-3b": "llama-3.2-3b", "qwen2-7b": "qwen2.5-7b",
+    "mistral-7b": "mistral-7b-v0.1", "mistral-7b-instruct-v0.1": "mistral-7b-v0.1",
+    "mistral-7b-instruct-v0.3": "mistral-7b-v0.3", "mixtral-8x7b-v0.1": "mixtral-8x7b",
     "mixtral-8x7b-instruct-v0.1": "mixtral-8x7b",
 }  # fmt: skip
 ENDINGS = re.compile(r"-(hf|instruct|chat|base|it|thinking|fp8|\d{4})$")

@@ -26,7 +26,11 @@ The paged kernels do not split keys: a chunk of 128 tokens and 32 heads keeps a 
 `attention_kernels` says what a step with prompt pieces and decodes runs: `apart`, a kernel each (FlashInfer, as on H100), or
 `together`, one paged kernel (FlashAttention-2 under vLLM): every decode row then is a tile of its own for every query head,
 its keys are read once for every wave that the heads of its group are in, and the grid holds as many tiles for a decode as for
-the longest piece, all but one empty (`EMPTY_BLOCK`).
+the longest piece, all but one empty (`EMPTY_BLOCK`). The blocks of the query head that reads a KV head first share the HBM
+bandwidth B; with i of them at work a token takes max(key, i * bytes / B), which those of the other heads of the group, served
+by L2, do not wait for, unless they run at the same time (SMs / sequences of them do):
+
+    extra = together * KV heads / SMs * sum over i of (n_i - n_(i+1)) * i * max(0, min(i, SMs) * bytes / B - key)
 
 Not modelled: sliding windows (`windows.py`), KV that an earlier kernel left in L2.
 Source: FlashInfer 0.6 and FlashAttention-3 on H100, own measurements; LLMServingSim's kernel times; see catalog/README.md.
@@ -34,7 +38,7 @@ Source: FlashInfer 0.6 and FlashAttention-3 on H100, own measurements; LLMServin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 
 from simulator.hardware.blocks import makespan, missed, reads
@@ -78,18 +82,24 @@ def decode_imbalance(
     gpu: Gpu, heads: float, kv_heads: float, head_dim: float, kv_bytes: float, contexts: Iterable[int]
 ) -> float:
     """Extra seconds of a decode kernel without splits over sequences of these contexts; 0 where its plan still splits."""
-    lengths = sorted(contexts, reverse=True)
+    lengths = list(contexts)
     if len(lengths) * kv_heads < BLOCKS_PER_SM[decode_kernel(gpu, heads, kv_heads)] * gpu.multiprocessors:
         return 0.0
     token = 2.0 * head_dim * kv_bytes
     alone = token / gpu.attention_sequence_bandwidth
     shared = kv_heads * token / (gpu.attention_bandwidth_efficiency * gpu.memory_bandwidth)
     extra = 0.0
-    for left, (longer, shorter) in enumerate(zip(lengths, [*lengths[1:], 0]), start=1):
+    for left, tokens in _still_running(lengths):
         if alone <= left * shared:
             break
-        extra += (longer - shorter) * (alone - left * shared)
+        extra += tokens * (alone - left * shared)
     return extra
+
+
+def _still_running(contexts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(number of sequences, tokens that so many and no more of them have), the longest first."""
+    lengths = sorted(contexts, reverse=True)
+    return enumerate((longer - shorter for longer, shorter in zip(lengths, [*lengths[1:], 0])), start=1)
 
 
 def prefill_attention(
@@ -98,8 +108,10 @@ def prefill_attention(
 ) -> Operator:  # fmt: skip
     """Causal attention of pieces of (tokens, cached past), in one kernel; paged by default if there is any past.
 
-    `contexts` are the decodes that share the kernel, where kernels run `together`.
+    `contexts` are the decodes of the step, which share the kernel where kernels run `together`.
     """
+    if gpu.attention_kernels == "apart":
+        contexts = ()
     pair = 4.0 * head_dim  # FLOPs of a query row and a key, in one head
     flops = sum(tokens * past + tokens * (tokens + 1) / 2 for tokens, past in pieces) + sum(contexts)
     moved = 2.0 * kv_heads * head_dim * kv_bytes * sum(tokens + past for tokens, past in pieces)
@@ -124,16 +136,26 @@ def prefill_attention(
     if decodes:
         grid = max(-(-tokens // gpu.attention_tile) for tokens, _ in pieces)
         compute += EMPTY_BLOCK * len(decodes) * (grid - 1) * heads / gpu.multiprocessors
+        compute += _first_reads(gpu, heads, kv_heads, 2.0 * head_dim * kv_bytes / stream, key, contexts)
         moved += _decode_bytes(gpu, heads, kv_heads, 2.0 * head_dim * kv_bytes, contexts, sum(tiles), sum(decodes))
-    return Operator(
-        "prefill_attention", pair * heads * flops, moved, compute, moved / stream, gpu.gemm_exposed if decodes else 0.0
-    )
+    return Operator("prefill_attention", pair * heads * flops, moved, compute, moved / stream)
 
 
 def _keys(tokens: int, past: int, tile: int, step: int) -> list[int]:
     """Keys of each tile of a piece, in whole steps."""
     ends = [past + min(first + tile, tokens) for first in range(0, tokens, tile)]
     return [-(-end // step) * step for end in ends]
+
+
+def _first_reads(gpu: Gpu, heads: float, kv_heads: float, token: float, key: float, contexts: Sequence[int]) -> float:
+    """Seconds that the first reads of KV add to a `together` kernel with these decodes.
+
+    `token`: seconds of HBM for one token of a KV head; `key`: those of a block for a key at its own speed.
+    """
+    count = gpu.multiprocessors
+    extra = sum(tokens * left * max(0.0, min(left, count) * token - key) for left, tokens in _still_running(contexts))
+    together = max(1, min(heads // kv_heads, count // len(contexts)))
+    return together * kv_heads * extra / count
 
 
 def _decode_bytes(

@@ -66,3 +66,11 @@ def _crossings(spacing: float, heads: int, kv_heads: int, multiprocessors: int) 
 def missed(one_head: float, cache: float) -> float:
     """Share of second reads that miss the cache; `one_head` is the bytes of one KV head of all sequences."""
     return min(1.0, max(0.0, (one_head / cache - RESIDENT) / (EVICTED - RESIDENT)))
+
+
+def swept(size: float, cache: float) -> float:
+    """Share that misses the cache of `size` bytes read in the same order again and again.
+
+    What was used longest ago is evicted first, and that is what is needed next: nothing is found once they do not fit.
+    """
+    return min(1.0, max(0.0, (size / cache - RESIDENT) / (1.0 - RESIDENT)))

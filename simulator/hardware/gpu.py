@@ -51,6 +51,7 @@ from simulator.hardware.windows import cut_to_window
 from simulator.scenario.resolved import Gpus, Model
 
 KERNELS_PER_HEAD = 4  # final norm, LM head, sampling, token gather
+KEPT = 4096  # shapes of prompt pieces whose attention is remembered: prompts of one length come in few of them
 
 
 class StepModel:
@@ -71,6 +72,7 @@ class StepModel:
         self._head_load: dict[int, tuple[float, float]] = {}
         self._works: dict[int, tuple[float, float]] = {}
         self._base: dict[tuple[int, int, int], float] = {}
+        self._prefills: dict[tuple[object, ...], Operator] = {}  # attention of prompt pieces, the latest ones
         moe = model.moe_layers  # (layers of a kind, whether it has experts)
         self.kinds = [(count, kind) for count, kind in ((model.layers - moe, False), (moe, True)) if count]
         self.one_kernel = gpus.gpu.attention_kernels == "together"  # for decodes and prompt pieces of a step
@@ -138,17 +140,21 @@ class StepModel:
         Where one kernel runs them `together` with the decodes of the step: what it takes longer than the decodes alone, whose
         time is counted by their `contexts`.
         """
-        work = self._pieces_attention(pieces, paged, contexts)
         if not self.one_kernel:
-            return work
+            key = (*pieces, paged)
+            found = self._prefills.get(key)
+            if found is None:
+                if len(self._prefills) >= KEPT:
+                    self._prefills.clear()
+                found = self._prefills[key] = self._pieces_attention(pieces, paged, contexts)
+            return found
+        work = self._pieces_attention(pieces, paged, contexts)
         alone = self.decode_attention(sum(contexts), len(contexts))
         rest = max(0.0, work.time - alone.time - self.attention_latency)
         sides = (rest, 0.0) if work.bound == "compute" else (0.0, rest)
         return Operator(work.name, work.flops - alone.flops, work.bytes - alone.bytes, *sides)
 
-    def _pieces_attention(
-        self, pieces: Sequence[tuple[int, int]], paged: bool | None, contexts: Sequence[int]
-    ) -> Operator:
+    def _pieces_attention(self, pieces: Sequence[tuple[int, int]], paged: bool | None, contexts: Sequence[int]) -> Operator:
         model, gpu, shape = self.model, self.gpu, self._prefill_shape
         if paged is None:
             paged = any(past for _, past in pieces)
@@ -194,6 +200,11 @@ class StepModel:
         """Launches of one layer without its attention kernels."""
         return self._kinds.kernels(moe)
 
+    @property
+    def attention_part(self) -> str:
+        """The part of a step's time that decode attention belongs to."""
+        return "compute" if self.attention_is_compute else "hbm"
+
     # steps
 
     def layer(self, tokens: int, attentions: int = 1) -> Parts:
@@ -204,6 +215,10 @@ class StepModel:
             parts = Parts(*(sum(share * getattr(kind, part) for share, kind in each) for part in _PARTS))
             self._layer[tokens, attentions] = parts
         return parts
+
+    def layer_time(self, tokens: int, attentions: int, context: int, pieces: float = 0.0) -> float:
+        """Seconds of one layer: with decodes over `context` tokens in all, and `pieces` seconds of attention beside them."""
+        return self.layer(tokens, attentions).total + self.attention_per_token * context + pieces
 
     def _one_layer(self, tokens: int, attentions: int, moe: bool, shared: float | None = None) -> Parts:
         launch = self.launches(attentions, moe)

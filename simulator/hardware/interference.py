@@ -9,19 +9,20 @@ rows for little. So
 SMs. Each gather block takes the places of `gather_sms` SMs: tiles have the rest, and decode attention the loads in flight of
 the rest, which bound it once they sustain less than the HBM bandwidth left. At the power limit fewer SMs may run at a higher
 clock, but for the share `gather_power` of the power of their places that the gather blocks draw.
-Tail. A tile that shares its SM with a gather block is late, and the product with it: `gather_tail` times what a tile of
-128 x 256 outputs takes, for each compute-bound product, however many blocks there are.
+Tail. A product that finds a gather block where a tile of its last wave should run is late by that tile: `gather_tail` times
+what a tile of 128 x 256 outputs takes. Blocks settle first on SMs that tiles leave idle, where they disturb nobody: of the
+compute-bound products the share 1 - exp(-blocks / `gather_spare`) is late, in the end every one, none twice.
 
 The rest of the step model is as it is: a compute-bound layer does not feel the loss of bandwidth.
 Not modelled: copies are not slowed by the kernels; shares of L2 and of the on-chip network beyond the costs above.
-Events: none. Source: six constants fitted to own H100 measurements by analysis/calibration/link.py.
+Events: none. Source: seven constants fitted to own H100 measurements by analysis/calibration/link.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import exp, inf
 from typing import NamedTuple
 
 from simulator.hardware.gpu import StepModel
@@ -67,13 +68,14 @@ def tail(model: StepModel, engine: CopyEngine, blocks: int, tokens: int) -> floa
     inner = {"output_projection": model.heads * shape.head_dim, "down": shape.intermediate / model.ranks}
     tile = 2.0 * TILE_ROWS * TILE_COLUMNS * gpu.multiprocessors / (gpu.gemm_flops_efficiency * gpu.peak_flops)
     products = [one.name for one in model.layer_operators(tokens) if one.bound == "compute" and one.name != "element_wise"]
-    return sum(engine.gather_tail * tile * inner.get(name, shape.hidden) for name in products)
+    late = engine.gather_tail * (1.0 - exp(-blocks / engine.gather_spare))
+    return sum(late * tile * inner.get(name, shape.hidden) for name in products)
 
 
 def layer_seconds(model: StepModel, tokens: int, context: int, pieces: Sequence[tuple[int, int]] = ()) -> float:
     """One layer of a step of `tokens` tokens: decodes over `context` tokens in all, and prompt pieces."""
-    seconds = model.layer(tokens, int(context > 0) + bool(pieces)).total + model.attention_per_token * context
-    return seconds + model.prefill_attention(pieces).time if pieces else seconds
+    attention = model.prefill_attention(pieces).time if pieces else 0.0
+    return model.layer_time(tokens, (context > 0) + bool(pieces), context, attention)
 
 
 def at_full_clocks(model: StepModel) -> StepModel:

@@ -5,10 +5,10 @@
     hit      min(1, `KEPT` * L2 cache / (6 bytes a logit)): the share of both copies that a later pass still finds there
 
 While the logits of the batch fit, no pass meets HBM; above, time grows twice as fast or more. All tensor-parallel ranks
-gather all logits and draw alike. Launches are counted by the step, or by whoever times the kernels (`KERNELS`).
+gather all logits and draw alike. Launches are counted by the step, or by whoever times the kernels (`START`).
 Not modelled: top-k, penalties, log-probabilities; parts with HBM, whose caches are not as many times as fast as their memory
 (sampling is below 1 % of a step on them).
-Source: `KEPT`, `CACHE_RATE` and `KERNELS` fitted by analysis/calibration/sampler.py to vLLM's sampler on two RTX parts; see
+Source: `KEPT`, `CACHE_RATE` and `START` fitted by analysis/calibration/sampler.py to vLLM's sampler on two RTX parts; see
 catalog/README.md.
 """
 
@@ -19,9 +19,9 @@ from simulator.scenario.resolved import Gpu
 
 PASSES_BYTES = 2.0 + 4.0 + 4.0  # of a logit, all passes
 HELD_BYTES = 2.0 + 4.0  # of a logit, both copies
-KEPT = 0.81  # of the L2 cache
-CACHE_RATE = 3.1  # of the L2 cache in passes over logits, in bandwidths of the memory
-KERNELS = 5.2  # launches of vLLM's sampler when it is timed alone
+KEPT = 0.79  # of the L2 cache
+CACHE_RATE = 3.5  # of the L2 cache in passes over logits, in bandwidths of the memory
+START = 25.4e-6  # s of the kernels of vLLM's sampler besides their bytes, when it is timed alone: the same on both parts
 
 
 def sampling(gpu: Gpu, sequences: float, vocab: float) -> Operator:

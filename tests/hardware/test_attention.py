@@ -80,3 +80,29 @@ def test_rows_are_padded() -> None:
     """A piece of one token costs a tile. Catches a chunk of few tokens for free."""
     compute = [prefill_attention(GPU, *MHA, [(tokens, 5000)]).compute_s for tokens in (1, 128)]
     assert compute[0] == pytest.approx(compute[1], rel=0.03)
+
+
+def test_first_reads_in_one_kernel_by_hand() -> None:
+    """Ten decodes beside a prompt of one token on 10 SMs, two KV heads of two query heads each.
+
+    While all ten run, a token takes ten times its bytes at 1 TB/s, 5.12 ns, instead of the key's own 1 ns; the last 64 tokens
+    of the longest run alone. Catches reads that overlap with what other heads compute, and a long tail charged for ten.
+    """
+    gpu = replace(
+        GPU, attention_kernels="together", attention_tile=64, attention_block=0.0, l2_cache=1e12,
+        peak_flops=4 * 128 * 64 * 10 * 1e9, paged_attention_flops_efficiency=1.0, paged_attention_tile_efficiency=1.0,
+    )  # fmt: skip
+    shape, contexts = (4.0, 2, 128, 2.0), [64_000] * 9 + [64_064]
+    with_reads = prefill_attention(gpu, *shape, [(1, 0)], contexts=contexts)
+    without = prefill_attention(replace(gpu, memory_bandwidth=1e15), *shape, [(1, 0)], contexts=contexts)
+    extra = 2 / 10 * 64_000 * 10 * (10 * TOKEN / 1e12 - 1e-9)
+    assert with_reads.compute_s - without.compute_s == pytest.approx(extra)
+
+
+def test_first_reads_cost_nothing_where_hbm_keeps_up() -> None:
+    """Few sequences ask for less than HBM gives. Catches a penalty on every decode beside a prompt."""
+    gpu = replace(gpu_named("rtx-pro-6000"), attention_block=0.0)
+    fast = replace(gpu, memory_bandwidth=1e15)
+    for contexts, same in (([4000] * 8, True), ([4000] * 128, False)):
+        seconds = [prefill_attention(one, 32.0, 8, 128, 2.0, [(16, 0)], contexts=contexts).compute_s for one in (gpu, fast)]
+        assert (seconds[0] == seconds[1]) is same

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.hardware.blocks import makespan, missed, reads
+from simulator.hardware.blocks import makespan, missed, reads, swept
 
 
 def test_one_block_more_than_sms_is_a_wave() -> None:
@@ -46,3 +46,10 @@ def test_what_fits_the_cache_is_read_once() -> None:
     assert missed(10e6, 50e6) == 0.0
     assert missed(100e6, 50e6) == 1.0
     assert 0.0 < missed(50e6, 50e6) < 1.0
+
+
+def test_a_circle_larger_than_the_cache_is_never_found() -> None:
+    """Catches hits of weights that go round: the next one needed is the one evicted last but all others."""
+    assert swept(30e6, 50e6) == 0.0
+    assert swept(50e6, 50e6) == swept(51e6, 50e6) == 1.0
+    assert 0.0 < swept(40e6, 50e6) < 1.0

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from analysis.calibration.menus import MENUS
 from simulator.experiments.steptime import gpu_named
-from simulator.hardware.gemm import TILE, gemm
+from simulator.hardware.gemm import TILE, TILES, gemm
 from simulator.hardware.operator import Operator
 
 WIDE = 50 * 64  # columns: 50 of the narrowest tiles; 100 tiles are one wave
@@ -53,3 +54,16 @@ def test_what_does_not_overlap() -> None:
     assert Operator("x", 0.0, 0.0, 2.0, 1.0, 0.5).time == 2.5
     assert Operator("x", 0.0, 0.0, 1.0, 2.0, 0.5).time == 2.5
     assert Operator("x", 0.0, 0.0, 1.0, 2.0, 0.5).bound == "hbm"
+
+
+def test_the_library_has_the_tiles_of_its_instructions() -> None:
+    """960 columns of 64 rows on 5 SMs: tiles of 192 are one wave; without them, two waves of 128.
+
+    Catches a menu that nobody asks.
+    """
+    one = 2 * 64 * 64 * 64 * 5 / 0.5e12  # s of a tile of 64 x 64 and 64 inputs
+    gpu = replace(GPU, multiprocessors=5, gemm_wave=one)
+    assert gemm(gpu, "up", 64, 960, 64, 2.0, sustained=False).compute_s == pytest.approx(3 * one + one)
+    warp = gemm(replace(gpu, gemm_tiles="warp"), "up", 64, 960, 64, 2.0, sustained=False)
+    assert warp.compute_s == pytest.approx(2 * (2 * one + one))
+    assert set(MENUS) == set(TILES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log
 
 import pytest
 
@@ -89,15 +90,17 @@ def test_power_of_gather_blocks() -> None:
 
 
 def test_tail_of_compute_bound_products() -> None:
-    """One tile of 128 x 256 of each compute-bound product, whatever the blocks; none for decodes, which HBM bounds.
+    """One tile of 128 x 256 of each compute-bound product that is in the way of blocks; none for decodes, which HBM bounds.
 
-    By hand: 2 * 128 * 256 * (3 * 4096 + 11008) FLOPs on one of 132 SMs.
+    By hand: 2 * 128 * 256 * (3 * 4096 + 11008) FLOPs on one of 132 SMs. Half of the products beside spare * ln 2 blocks, three
+    quarters beside twice as many, all beside very many. Would catch: a tail that few blocks have in full, or that grows on.
     """
     whole = model()
-    engine = replace(ENGINE, gather_tail=1.0)
+    engine = replace(ENGINE, gather_tail=1.0, gather_spare=8 / log(2))
     flops = 2.0 * 128 * 256 * (3 * 4096 + 11008)
     by_hand = flops * 132 / (whole.gpu.gemm_flops_efficiency * whole.gpu.peak_flops)
-    assert tail(whole, engine, 8, 2048) == tail(whole, engine, 16, 2048) == pytest.approx(by_hand)
+    for blocks, share in ((0, 0.0), (8, 0.5), (16, 0.75), (10_000, 1.0)):
+        assert tail(whole, engine, blocks, 2048) == pytest.approx(share * by_hand)
     assert tail(whole, engine, 8, 8) == 0.0
 
 

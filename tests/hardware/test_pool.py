@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from math import inf
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from simulator.errors import InputError
+from simulator.experiments.explain import explain
 from simulator.hardware.pool import FarPath, far_path
 from simulator.scenario import Scenario
 from simulator.scenario.resolved import Board, Codec, Link, ScenarioResolved, Switch
@@ -260,6 +263,16 @@ def test_replicas_that_share_the_pool() -> None:
     assert many["pool.link.read"] == (pytest.approx(0.5 * 360.0), 1.0)
 
 
+def test_weight_of_a_replica_that_shares() -> None:
+    """Weight 3 beside two others of 1 holds 3/5 of what is shared however loaded they are, and more where they leave it.
+
+    Would catch: a weight that is no guarantee, or a cap.
+    """
+    some, many = (stages(path(shared_by=3, weight=3.0, others_load=load).read) for load in (0.3, 0.9))
+    assert some["pool.link.read"] == (pytest.approx(0.7 * 360.0), 1.0)
+    assert many["pool.link.read"] == (pytest.approx(3 / 5 * 360.0), 1.0)
+
+
 def test_reads_take_requests_from_the_write_direction() -> None:
     """Writes alone 150 (links); beside reads that fill the links (360) with requests of 0.5: 300 - 180 = 120 of 300.
 
@@ -294,3 +307,20 @@ def test_latency_under_the_load_of_others() -> None:
     assert loaded.read_latency == pytest.approx(calm.read_latency + 2 * 0.5 * 0.32)
     assert most.read_latency == pytest.approx(calm.read_latency + 2 * 0.5 * 6.1)
     assert path(switch=switch_of(4), shared_by=4, others_load=0.5).read_latency == calm.read_latency
+
+
+def test_weights_are_explained_and_checked() -> None:
+    """`explain` names an arbiter that is not round robin and the share of a weighted replica; weights without their arbiter,
+    more of them than boards, and a weight of nobody who shares are refused in one pass.
+
+    Would catch: fields that are accepted and shown nowhere.
+    """
+    world = ["cluster.kv_pool.switch={type: cxl-2.0-switch, arbitration: weighted, weights: [3, 1]}"]
+    shared = ["cluster.kv_pool.shared_by=2", "cluster.kv_pool.weight=3", "cluster.kv_pool.others_load=0.9"]
+    found = explain(Scenario.load(QUICKSTART, set=world + shared))
+    assert "switch weighted 3:1; 0.75 of what 2 replicas share" in json.dumps(found)
+    with pytest.raises(InputError) as error:
+        wrong = ["cluster.kv_pool.switch={type: cxl-2.0-switch, weights: [3, 1, 1, 1, 1]}", "cluster.kv_pool.weight=3"]
+        Scenario.load(QUICKSTART, set=wrong)
+    for message in ("a round_robin arbiter has no weights", "5 weights for 4 boards", "the pool is not shared"):
+        assert message in str(error.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import pytest
@@ -17,6 +17,7 @@ class Want:
     path: tuple[tuple[str, float], ...]
     cap: float = inf
     priority: int = 0
+    share: float = 1.0
 
 
 def one(*stages: str, weight: float = 1.0, cap: float = inf, priority: int = 0) -> Want:
@@ -69,6 +70,19 @@ def test_classes_are_strict() -> None:
     assert fair_rates({"A": 10.0}, [*thirds, one("A", priority=1)])[3] == 0.0
 
 
+def test_weighted_shares() -> None:
+    """Shares 3, 1 and 1 of 10: 6, 2 and 2 wire bytes/s; one of 3 counts as three equal demands; where its cap of 4 is below its
+    share, the others have 3 each; where a second stage limits it to 1, they have 4.5.
+
+    Would catch: a share of raw bytes, a weight that holds back what a capped demand leaves.
+    """
+    wants = [replace(one("A"), share=3.0), one("A"), one("A", weight=0.5)]
+    assert fair_rates({"A": 10.0}, wants) == pytest.approx([6.0, 2.0, 4.0])
+    assert fair_rates({"A": 10.0}, [replace(wants[0], cap=4.0), *wants[1:]]) == pytest.approx([4.0, 3.0, 6.0])
+    assert fair_rates({"A": 10.0, "B": 1.0}, [replace(one("A", "B"), share=3.0), *wants[1:]]) == pytest.approx([1.0, 4.5, 9.0])
+    assert fair_rates({"A": 10.0}, [one("A")] * 5)[:3] == pytest.approx([2.0] * 3)
+
+
 def test_cap_met_as_the_stage_fills() -> None:
     """Two of three demands are capped at just their even share of 9, the third fills the stage in the same round.
 
@@ -104,7 +118,7 @@ def test_path_objects_made_on_the_fly() -> None:
     """
 
     class Fresh:
-        cap, priority = inf, 0
+        cap, priority, share = inf, 0, 1.0
 
         def __init__(self, stage: str):
             self.stage = stage
@@ -118,17 +132,18 @@ def test_path_objects_made_on_the_fly() -> None:
 
 WEIGHTS = st.sampled_from([1.0, 0.5, 0.25, 2.0]) | st.floats(0.05, 5.0)
 STAGES = "ABCDE"
+SHARES = st.just(1.0) | st.sampled_from([0.5, 2.0, 3.0])  # mostly equal
 
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[dict[str, float], list[Want]]:
-    """1 to 5 stages, 1 to 8 demands over any of them, in any order, with any weights, some capped, in three classes."""
+    """1 to 5 stages, 1 to 8 demands over any of them, in any order, any weights and shares, some capped, in three classes."""
     capacity = {s: draw(st.sampled_from([1.0, 3.0, 10.0]) | st.floats(0.1, 100.0)) for s in STAGES}
     wants = []
     for _ in range(draw(st.integers(1, 8))):
         stages = draw(st.lists(st.sampled_from(STAGES), min_size=1, max_size=5, unique=True))
         path = tuple((stage, draw(WEIGHTS)) for stage in stages)
-        wants.append(Want(path, draw(st.just(inf) | st.floats(0.1, 10.0)), draw(st.integers(0, 2))))
+        wants.append(Want(path, draw(st.just(inf) | st.floats(0.1, 10.0)), draw(st.integers(0, 2)), draw(SHARES)))
     return capacity, wants
 
 
@@ -150,7 +165,7 @@ def wire(wants: list[Want], rates: list[float], stage: str, upto: int = 2) -> li
 )
 def test_certificate(problem: tuple[dict[str, float], list[Want]]) -> None:
     """No stage over capacity; each demand is at its cap, or crosses a stage that its class and those above it fill, on
-    which no demand of its class has a larger wire rate. The second part implies work conservation.
+    which no demand of its class has a larger wire rate per share. The second part implies work conservation.
 
     Would catch: any wrong order of freezing, a class that is given too much or too little, relaxation that stops early.
     """
@@ -163,7 +178,8 @@ def test_certificate(problem: tuple[dict[str, float], list[Want]]) -> None:
         peers = [(other, y) for other, y in zip(wants, rates) if other.priority == want.priority]
         limits = (
             sum(wire(wants, rates, stage, want.priority)) >= capacity[stage] * (1 - 1e-9)
-            and x * w >= max(y * v for other, y in peers for s, v in other.path if s == stage) * (1 - 1e-9)
+            and x * w / want.share
+            >= max(y * v / other.share for other, y in peers for s, v in other.path if s == stage) * (1 - 1e-9)
             for stage, w in want.path
         )
         assert x == want.cap or any(limits)

@@ -79,3 +79,22 @@ def test_load_is_the_work_of_the_operators() -> None:
     for kind, seconds, what in ((0, streaming_seconds, "bytes"), (1, computing_seconds, "flops")):
         parts = model.load(16, 16)[kind] + 16000 * model.unit_load()[kind]
         assert parts == pytest.approx(seconds(H100, sum(row[what] for row in work)), rel=1e-12)
+
+
+@pytest.mark.parametrize("gpu", ["h100-80gb-sxm", "a100-80gb-sxm"])
+def test_decodes_beside_a_prompt_are_counted_once(gpu: str) -> None:
+    """Where each has a kernel, longer contexts cost a mixed step what they cost one of decodes alone.
+
+    Catches decodes that are also taken into the kernel of the prompt: twice the attention.
+    """
+    model = step_model(gpu, "llama-3.1-8b")
+
+    def longer(pieces: list[tuple[int, int]]) -> float:
+        return step_seconds(model, [9000] * 64, pieces) - step_seconds(model, [1000] * 64, pieces)
+
+    assert longer([(512, 1000)]) == pytest.approx(longer([]))
+    operators = [
+        {row["name"]: row["time_s"] for row in steptime(model, batch=batch, context=9000, prefill=512)["operators"]}
+        for batch in (0, 64)
+    ]
+    assert operators[0]["prefill_attention"] == operators[1]["prefill_attention"]

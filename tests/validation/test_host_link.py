@@ -45,16 +45,24 @@ def test_rows_held_back_from_the_fit() -> None:
 
 
 def test_interference() -> None:
-    """Copies within 3 points of slowdown in every row. Gather kernels within 6 is met in 17 of 18 rows; a prompt of 512 tokens
-    beside 8 blocks, which cost it 26 %, is 6.1 off. Catches interference that gets worse."""
+    """Copies within 3 points of slowdown in every row, gather kernels within 6. Catches interference that gets worse."""
     rows = samples(DATA, link.OVERLAP)
     found = link.points({}, rows, link.OVERLAP)
     assert found["n"] == 36
     assert found["copies_worst_points"] <= 3.0
     assert found["gathers_median_points"] <= 3.0
-    gathers = [sample for sample in rows if sample.row["link_load"].startswith("gather")]
-    beyond = [error for error in 100 * abs(link.predicted({}, gathers) - link.truth(gathers)) if error > 6.0]
-    assert len(beyond) == 1 and beyond[0] < 6.15
+    assert found["gathers_worst_points"] <= 6.0
+
+
+def test_interference_with_steps_held_back() -> None:
+    """Each half of the steps predicted from the other: copies keep their limit; gathers miss theirs (10.1), where
+    batches of 8 and 32 that read the same bytes lose 31 and 20 % beside 32 blocks. Catches constants that fit one half only."""
+    halves = link.steps(samples(DATA, link.OVERLAP))
+    for known, apart in (halves, halves[::-1]):
+        found = link.points(link.fit_costs(known, {}), apart, link.OVERLAP)
+        assert found["copies_worst_points"] <= 3.0
+        assert found["gathers_median_points"] <= 4.0
+        assert found["gathers_worst_points"] <= 10.5
 
 
 @pytest.mark.parametrize(("file", "rows"), [("offload_llama-2-7b_b8.csv", 73), ("prefix_load_offloaded_llama-2-7b.csv", 48)])
@@ -119,11 +127,11 @@ def test_catalogue_names_the_data_it_was_fitted_to() -> None:
 
 
 def test_the_fit_can_be_repeated() -> None:
-    """Catches constants edited by hand. 2 %; the powers of gather blocks are less certain: 10 %."""
+    """Catches constants edited by hand. 2 %; power and spare places of gather blocks are less certain: 10 %."""
     values = link.calibrate(DATA)["values"]
     for name, value in values.items():
         scale = link.UNITS.get(name.rpartition("_")[2], (1.0, ""))[0]
-        rel = 0.1 if name == "gather_power" else 0.02
+        rel = 0.1 if name in ("gather_power", "gather_spare") else 0.02
         assert value / scale == pytest.approx(float(str(ENGINE.values[name]).split()[0]), rel=rel), name
 
 

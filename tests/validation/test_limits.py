@@ -100,4 +100,3 @@ def test_the_fit_can_be_repeated() -> None:
     change = np.abs([one.kind.predict(again, one.row) / one.kind.predict(shipped, one.row) - 1 for one in rows])
     assert np.median(change) < 0.005
     assert np.percentile(change, 95) < 0.02
-

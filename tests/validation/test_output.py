@@ -40,7 +40,7 @@ def test_same_rows_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         output.write(FOUND, tmp_path / name)
     names = sorted(file.name for file in (tmp_path / "one").iterdir())
-    assert names == sorted([output.ROWS, output.TABLE, "validate.pdf", "validate.png", "validate.svg"])
+    assert names == sorted([output.ROWS, output.TABLE, "validate.pdf", "validate.png", "validate.svg", "validate.txt"])
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
 
 

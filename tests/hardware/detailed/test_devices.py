@@ -8,11 +8,14 @@ from math import inf
 
 import pytest
 import simpy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simulator.hardware.detailed.codec import PipelineParameters, Pipelines
 from simulator.hardware.detailed.device import Burst, Device
-from simulator.hardware.detailed.directory import Directory, DirectoryParameters
+from simulator.hardware.detailed.directory import DirectoryParameters
 from simulator.hardware.detailed.dma import DmaEngine, DmaParameters
+from simulator.hardware.detailed.lines import Lines
 from simulator.hardware.detailed.link import LinkDirection, LinkParameters
 from simulator.hardware.detailed.memory import MemoryController, MemoryParameters
 from simulator.hardware.detailed.switch import Deadline, RoundRobin, SwitchOutput, SwitchParameters, Weighted
@@ -167,7 +170,7 @@ def test_tlb_shootdown_drops_its_range_only() -> None:
 
 def ring(env: simpy.Environment, outstanding: float, tlb: TranslationParameters = TLB, descriptor: float = 0.0) -> DmaEngine:
     spec = DmaParameters(inf, outstanding, descriptor, 1e-9, 4096.0)
-    return DmaEngine(env, "ring", spec, Translation(tlb), Directory(LINES), 1.0, 1e-6)
+    return DmaEngine(env, "ring", spec, Translation(tlb), Lines(LINES), 1.0, 1e-6)
 
 
 @pytest.mark.parametrize("window", [1, 2, 7, 64])
@@ -225,7 +228,7 @@ def test_a_recall_delays_by_a_round_trip() -> None:
     """
     env = simpy.Environment()
     spec = DmaParameters(inf, inf, 0.0, 0.0, 4096.0)
-    directory = Directory(DirectoryParameters(2, 2, 4096.0, 0.0))
+    directory = Lines(DirectoryParameters(2, 2, 4096.0, 0.0))
     engine = DmaEngine(env, "ring", spec, Translation(replace(TLB, walk=0.0)), directory, 1.0, 1e-6)
     way = Way(env, engine, Device(env, "far", inf, 1.0, 0.0))
     for number in range(3):
@@ -335,3 +338,49 @@ def test_equal_inputs_share_a_switch_port_evenly() -> None:
         way.send(10.0, source=source)
     assert way.times()[-1] == pytest.approx(6.0 + 1.0)
     assert [burst.source for _, burst in way.ends] == [0, 1, 0, 1, 0, 1]
+
+
+@given(
+    st.sampled_from([(1, 1), (4, 1), (4, 2), (8, 2)]), st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), max_size=12)
+)
+def test_long_ranges_translate_as_their_pages_would(shape: tuple[int, int], ranges: list[tuple[int, int]]) -> None:
+    """A range of any length at once, and page by page: the same walks, now and later.
+
+    Would catch: a TLB that holds the wrong end of a long range, hits among what the range itself threw out.
+    """
+    spec = TranslationParameters(*shape, page=1.0, hit=0.0, walk=0.0)
+    whole, single = Translation(spec), Translation(spec)
+    for first, size in ranges:
+        assert whole.look_up(first, size) == sum([single.look_up(page, 1) for page in range(first, first + size)])
+    assert (whole.hits, whole.misses) == (single.hits, single.misses)
+
+
+def test_weighted_inputs_of_a_port() -> None:
+    """Weights 3, 1, 1 and bursts that always wait: the first has 3/5 of the bytes, whatever the sizes of the bursts.
+
+    Would catch: weights that count bursts, or that are not those of their inputs.
+    """
+    env = simpy.Environment()
+    port = SwitchOutput(env, "switch", SwitchParameters(1e6, 0.0, inf, "weighted", (3.0, 1.0, 1.0)), 3, 1.0)
+    way = Way(env, port)
+    for _ in range(200):
+        way.send(8192.0, source=0)
+        way.send(4096.0, source=1)
+        way.send(16384.0, source=2)
+    env.run(until=2.0)
+    passed = [sum(burst.size for _, burst in way.ends if burst.source == source) for source in range(3)]
+    assert passed == pytest.approx([0.6 * sum(passed), 0.2 * sum(passed), 0.2 * sum(passed)], abs=2 * 16384.0)
+
+
+def test_a_full_buffer_leaves_every_input_its_share() -> None:
+    """Four inputs of 1 B/s at an output of 4 B/s whose buffer holds one byte: their bursts of 10 B come in side by side.
+
+    Would catch: inputs that wait for whole bursts of each other, so that the port idles.
+    """
+    env = simpy.Environment()
+    port = SwitchOutput(env, "switch", SwitchParameters(4.0, 0.0, 1.0, "round_robin"), 4, 1.0)
+    ways = [Way(env, Device(env, f"link {source}", 1.0, 1.0, 0.0), port) for source in range(4)]
+    for source, way in enumerate(ways):
+        for _ in range(3):
+            way.send(10.0, source=source)
+    assert [way.times()[-1] for way in ways] == pytest.approx([30.0] * 4)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from simulator.hardware.detailed.directory import NOTHING, Cost, Directory, DirectoryParameters
+from simulator.hardware.detailed.lines import Lines
 
 LARGE = DirectoryParameters(entries=4096, ways=16, grain=64.0, latency=0.0)
 
@@ -143,3 +144,35 @@ class AgainstAModel(RuleBasedStateMachine):
 
 TestDirectory = AgainstAModel.TestCase
 TestDirectory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+ASK = st.sampled_from(["read_all", "current_all", "write_through", "evict_all"])
+RANGES = st.tuples(ASK, st.integers(0, 40), st.integers(1, 9))
+
+
+@given(st.sampled_from([(8, 1), (16, 2), (16, 4)]), st.lists(st.tuples(RANGES, st.integers(0, 2)), max_size=30))
+def test_many_lines_at_once(shape: tuple[int, int], asked: list[tuple[tuple[str, int, int], int]]) -> None:
+    """Runs of lines against the directory asked line by line: the same round trips, counters, states and victims.
+
+    Would catch: a recall that a run hides, two GPUs that own a line, another least recently used line.
+    """
+    spec = DirectoryParameters(*shape, 64.0, 0.0)
+    runs, single = Lines(spec), Directory(spec)
+
+    def one_by_one(what: str, line: int, gpu: int) -> int:
+        if what == "evict_all":
+            return 0 * single.evict(line, gpu).rounds
+        if what == "write_through":
+            rounds = single.write(line, gpu).rounds
+            single.evict(line, gpu)
+            return rounds
+        return (single.read if what == "read_all" else single.current)(line, gpu).rounds
+
+    for (what, first, count), gpu in asked:
+        rounds = max([one_by_one(what, line, gpu) for line in range(first, first + count)])
+        assert (getattr(runs, what)(range(first, first + count), gpu) or 0) == rounds
+        counters = [(one.recalls, one.messages, one.written_back) for one in (runs, single)]
+        assert counters[0] == counters[1]
+    assert [(runs.state(line), runs.holders(line)) for line in range(50)] == [
+        (single.state(line), single.holders(line)) for line in range(50)
+    ]

@@ -44,6 +44,8 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     f"{BOARD}.directory_grain": (TIGHT, "4 MiB"),
     f"{POOL}.switch.buffer": (SLOW_PORTS, "16 MiB"),
     f"{POOL}.switch.arbitration": (SLOW_PORTS | {f"{POOL}.count": 3}, "deadline"),
+    f"{POOL}.switch.weights": (SLOW_PORTS | {f"{POOL}.count": 3, f"{POOL}.switch.arbitration": "weighted"}, "[5, 1]"),
+    f"{POOL}.leaf.weights": (LEAF | {f"{POOL}.count": 3, f"{POOL}.leaf.arbitration": "weighted"}, "[5, 1]"),
     f"{POOL}.leaf.buffer": (LEAF, "16 MiB"),
     f"{POOL}.leaf.arbitration": (LEAF | {f"{POOL}.count": 3}, "deadline"),
     f"{POOL}.link.credits": ({}, "16 KiB"),

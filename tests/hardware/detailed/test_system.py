@@ -195,3 +195,21 @@ def test_latency_grows_with_the_load_of_a_device() -> None:
         queueing = service * use / (2 * (1 - use))
         assert means[-1] == pytest.approx(path.read_latency + service + queueing, abs=0.15 * queueing + 0.02 * service)
     assert means == sorted(means)
+
+
+@pytest.mark.parametrize("boards, gpus, count", [(3, 2, 100), (5, 2, 25), (7, 2, 152), (3, 8, 57), (5, 8, 19)])
+def test_trains_load_boards_as_their_descriptors_do(boards: int, gpus: int, count: int) -> None:
+    """`count` descriptors to each rank, singly and in trains: the same number, and boards get the same but for one descriptor a
+    rank.
+
+    Would catch: seven trains on two boards, which take as long as eight.
+    """
+    scenario = load(f"cluster.gpus={{type: h200-141gb-sxm, count: {gpus}}}", "kv.l1=1 GiB", f"{POOL}.count={boards}")
+    carried = []
+    for train in (1, 8):
+        devices = system(scenario, train)
+        move = devices.read(count * BURST * devices.ranks, PREFETCH, 0.0)
+        devices.env.run()
+        assert sum(burst.descriptors for burst in move.bursts) == count * devices.ranks
+        carried.append([board.read_mover.carried for board in devices.boards])
+    assert carried[1] == pytest.approx(carried[0], abs=BURST * gpus)
