@@ -22,11 +22,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Azure:
     looks = "CSV with the header " + ",".join(COLUMNS)
     block_tokens = 0
+    absent: tuple[str, ...] = ("prefix reuse", "sessions")
 
     def recognises(self, first_line: str) -> bool:
         return not set(COLUMNS).isdisjoint(header(first_line))
 
-    def rows(self, lines: Lines) -> Iterator[Row]:
+    def rows(self, lines: Lines, block: int) -> Iterator[Row]:
         first: int | None = None
         for time, prompt, generated in table(lines, COLUMNS):
             at = _nanoseconds(lines, time.strip())
@@ -34,7 +35,7 @@ class Azure:
             output_tokens = tokens(lines, "GeneratedTokens", generated)
             if at is not None and input_tokens and output_tokens:
                 first = at if first is None else first
-                yield (at - first) / 1e9, input_tokens, output_tokens, None
+                yield Row((at - first) / 1e9, input_tokens, output_tokens)
 
 
 def _nanoseconds(lines: Lines, text: str) -> int | None:

@@ -1,9 +1,10 @@
 """Token counts of synthetic requests.
 
 `lognormal` has the mean and coefficient of variation given *before* it is rounded and clipped to [low, high]; a high of
-0 leaves the upper end open. `empirical` draws rows of a recorded trace with replacement; where input and output name
-the same trace, they come from the same row, so that their correlation stays. Draws are made in blocks of `BLOCK`
-requests, inputs before outputs, so that a longer workload starts with the requests of a shorter one.
+0 leaves the upper end open. `geometric` (1, 2, ...) has its mean before it is clipped at `high`. `empirical` draws rows of
+a recorded trace with replacement; where input and output name the same trace, they come from the same row, so that their
+correlation stays. Draws are made in blocks of `BLOCK` requests, inputs before outputs, so that a longer workload starts
+with the requests of a shorter one.
 A distribution is a function and one line in `DISTRIBUTIONS`.
 """
 
@@ -55,8 +56,13 @@ def lognormal(rng: np.random.Generator, lengths: LengthsLike) -> Ints:
     return np.clip(np.rint(drawn), max(lengths.low, 1), lengths.high or MOST_TOKENS).astype(np.int64)
 
 
+def geometric(rng: np.random.Generator, lengths: LengthsLike) -> Ints:
+    return np.minimum(rng.geometric(1 / lengths.mean, BLOCK), lengths.high or MOST_TOKENS)
+
+
 DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, LengthsLike], Ints]] = {
     "fixed": fixed,
+    "geometric": geometric,
     "lognormal": lognormal,
     "uniform": uniform,
 }

@@ -40,8 +40,11 @@ class TraceError(InputError):
 class Lines(Iterator[str]):
     """The lines of a file without their ends; `number` is the line last handed out, from 1."""
 
-    def __init__(self, name: str, stream: io.BufferedReader):
-        self.name, self.number = name, 0
+    def __init__(self, name: str, stream: io.BufferedReader, skip: bool = False):
+        """`skip`: a row with a problem is left out and counted."""
+        self.name, self.number, self.skip = name, 0, skip
+        self.skipped = 0  # rows
+        self._skipped_at = 0  # line of the last one
         self.problems: list[Problem] = []
         self._stream, self._held, self._more = stream, "", 0
 
@@ -56,7 +59,7 @@ class Lines(Iterator[str]):
             raw = self._stream.readline()
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self.number += 1
-            self.problem("", f"gzip data cannot be read here ({error}); is the file cut short or damaged?")
+            self.fatal("", f"gzip data cannot be read here ({error}); is the file cut short or damaged?")
             raise StopIteration from None
         if not raw:
             raise StopIteration
@@ -65,7 +68,7 @@ class Lines(Iterator[str]):
             return raw.decode("utf-8-sig" if self.number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             found = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
-            self.problem("", f"{found}; expected text, plain or gzip")
+            self.fatal("", f"{found}; expected text, plain or gzip")
             raise StopIteration from None
 
     def peek(self) -> str:
@@ -74,7 +77,15 @@ class Lines(Iterator[str]):
         return self._held
 
     def problem(self, field: str, message: str, hint: str = "") -> None:
-        """Note something wrong with the line last handed out."""
+        """Note something wrong with the row of the line last handed out, which is not used."""
+        if not self.skip:
+            self.fatal(field, message, hint)
+        elif self.number != self._skipped_at:
+            self.skipped += 1
+            self._skipped_at = self.number
+
+    def fatal(self, field: str, message: str, hint: str = "") -> None:
+        """Note something because of which the file cannot be used, whatever was asked for."""
         if len(self.problems) < SHOWN:
             self.problems.append(Problem(f"{self.name}:{self.number}", field, message, hint))
         else:
@@ -86,12 +97,12 @@ class Lines(Iterator[str]):
 
 
 @contextmanager
-def open_lines(path: str | PathLike[str]) -> Iterator[Lines]:
-    """Open a trace, plain or gzip."""
+def open_lines(path: str | PathLike[str], skip: bool = False) -> Iterator[Lines]:
+    """Open a trace, plain or gzip; `skip`: malformed rows are left out and counted."""
     name = fspath(path)
     with _open(name) as raw:
         zipped = raw.peek(2)[:2] == GZIP_MAGIC
-        yield Lines(name, io.BufferedReader(gzip.GzipFile(fileobj=raw)) if zipped else raw)
+        yield Lines(name, io.BufferedReader(gzip.GzipFile(fileobj=raw)) if zipped else raw, skip)
 
 
 def _open(name: str) -> io.BufferedReader:

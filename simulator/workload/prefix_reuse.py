@@ -12,7 +12,9 @@ from collections import OrderedDict
 from itertools import takewhile
 from typing import Any
 
-from simulator.workload.requests import HashIds, Requests
+import numpy as np
+
+from simulator.workload.requests import HashIds, Ints, Requests
 
 CAPACITIES = (0, 1_000, 5_000, 10_000, 30_000, 50_000, 100_000)  # blocks; 0: unbounded
 
@@ -21,7 +23,7 @@ def prefix_reuse(requests: Requests, hash_ids: HashIds) -> dict[str, Any]:
     """Shares of blocks, requests and prompt tokens that were there before, by capacity for one LRU cache."""
     rows = [hash_ids[row].tolist() for row in range(len(hash_ids))]
     total = len(hash_ids.flat)
-    runs = leading_runs(rows, capacity=0)
+    runs = unbounded_runs(requests).tolist()
     unique = len(set(hash_ids.flat.tolist()))
     lengths = requests.input_tokens.tolist()
     hit_tokens = sum(min(run * requests.block_tokens, tokens) for run, tokens in zip(runs, lengths))
@@ -37,6 +39,22 @@ def prefix_reuse(requests: Requests, hash_ids: HashIds) -> dict[str, Any]:
         "requests_with_any_hit": round(sum(run > 0 for run in runs) / len(runs), 4),
         "token_hit_fraction": round(hit_tokens / sum(lengths), 4),
     }
+
+
+def unbounded_runs(requests: Requests) -> Ints:
+    """For each request in order, how many of its first blocks an earlier request had."""
+    ids = requests.hash_ids
+    assert ids is not None
+    row = np.repeat(np.arange(len(ids)), np.diff(ids.offsets))
+    _, number = np.unique(ids.flat, return_inverse=True)
+    first = np.full(number.max(initial=-1) + 1, len(ids))
+    np.minimum.at(first, number, row)
+    new = np.flatnonzero(first[number] == row)  # blocks that no earlier request had, in the order of requests
+    begin, end = ids.offsets[:-1], ids.offsets[1:]
+    at = np.searchsorted(new, begin)
+    stop = np.append(new, ids.offsets[-1])[at]
+    runs: Ints = np.minimum(stop, end) - begin
+    return runs
 
 
 def leading_runs(rows: list[list[int]], capacity: int) -> list[int]:

@@ -4,37 +4,61 @@ rate = (n - 1) / span; cv = standard deviation / mean of the gaps; ties = share 
 mean of the counts in bins of N s (index of dispersion: 1 for Poisson); peak_mean60 = largest / mean count of a minute.
 Bins start at the first arrival and only whole ones count; with fewer than three of them the figure is left out.
 Variances are population variances, percentiles interpolate linearly. A ratio without a denominator is None.
-Prefix reuse is there only where the trace records block hashes: absent is not the same as 0 %.
+Prefix reuse is there only where the trace records block hashes: absent is not the same as 0 % (`absent` says what is). Formats
+that record more - latencies, think times, clients - have more figures (`format_stats.py`, `servegen.py`).
 """
 
 from __future__ import annotations
 
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
 
+from simulator.workload.format_stats import agentic_stats, blocks_stats, run_stats, session_stats, spread
 from simulator.workload.prefix_reuse import prefix_reuse
 from simulator.workload.read import read_trace
 from simulator.workload.requests import Floats, Ints
+from simulator.workload.servegen import clients_stats, is_clients, read_clients
+from simulator.workload.vllm_run import is_run
 
 BINS = (1, 10, 60)  # s
 FEWEST_BINS = 3
 
 
-def trace_stats(path: str | PathLike[str], format: str = "auto") -> dict[str, Any]:
+def trace_stats(path: str | PathLike[str], format: str = "auto", block: int = 0, skip: bool = False) -> dict[str, Any]:
     """Statistics of a whole trace, rounded for print, as plain data for JSON."""
-    requests = read_trace(path, format)
+    if format == "servegen" or (format == "auto" and is_clients(path)):
+        return clients_stats(read_clients(path))
+    requests = read_trace(path, format, block=block, skip=skip)
     stats: dict[str, Any] = {
-        "arrivals": _arrivals(requests.arrival),
-        "output_tokens": _tokens(requests.output_tokens),
-        "prompt_tokens": _tokens(requests.input_tokens),
+        "output_tokens": spread(requests.output_tokens),
+        "prompt_tokens": spread(requests.input_tokens),
         "rows": len(requests),
     }
+    if requests.skipped:
+        stats["skipped"] = requests.skipped
+    if "arrivals" not in requests.absent:
+        stats["arrivals"] = _arrivals(requests.arrival)
+    if requests.session is not None:
+        stats |= session_stats(requests)
+    if format in ("auto", "vllm") and is_run(fspath(path)):
+        stats |= run_stats(fspath(path))
+    elif format in ("auto", "agentic") and (found := agentic_stats(path, skip)) is not None:
+        del stats["rows"]
+        return dict(sorted((stats | found | blocks_stats(requests)).items()))
     if requests.hash_ids is None:
-        return stats | {"file_order_sorted": requests.out_of_order == 0}
+        sorted_in_file = {"file_order_sorted": requests.out_of_order == 0} if "arrivals" in stats else {}
+        return dict(sorted((stats | sorted_in_file).items()))
     distinct = {"distinct_timestamps": len(np.unique(requests.arrival))}
     return dict(sorted((stats | distinct | prefix_reuse(requests, requests.hash_ids)).items()))
+
+
+def absent(path: str | PathLike[str], format: str = "auto", block: int = 0, skip: bool = False) -> tuple[str, ...]:
+    """What a trace does not record."""
+    if format == "servegen" or (format == "auto" and is_clients(path)):
+        return ("prefix reuse", "sessions")
+    return read_trace(path, format, limit=1, block=block, skip=skip).absent
 
 
 def _arrivals(arrival: Floats) -> dict[str, Any]:
@@ -61,22 +85,3 @@ def _counts(arrival: Floats, width: int) -> tuple[float, Ints]:
     """Number of whole bins of `width` s from the first arrival, and the counts of those that are not empty."""
     bins = (arrival - arrival[0]) // width
     return float(bins[-1]), np.unique(bins[bins < bins[-1]], return_counts=True)[1]
-
-
-def _tokens(counts: Ints) -> dict[str, float]:
-    p50, p90, p99 = np.percentile(counts, (50, 90, 99))
-    return {
-        "max": int(counts.max()),
-        "mean": _short(float(counts.mean()), 1),
-        "min": int(counts.min()),
-        "p50": _short(p50, 4),
-        "p90": _short(p90, 1),
-        "p99": _short(p99, 1),
-        "sum": int(counts.sum()),
-    }
-
-
-def _short(value: float, digits: int) -> float:
-    """Rounded, and whole numbers without a fraction."""
-    rounded = round(float(value), digits)
-    return int(rounded) if rounded.is_integer() else rounded

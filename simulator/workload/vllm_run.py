@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import InputError, Problem, did_you_mean
+from simulator.workload.prefix_ids import flat
 from simulator.workload.requests import Floats, HashIds, Ints, Requests
 
 REQUESTS = "requests.jsonl"
@@ -104,9 +105,15 @@ def read_run(path: str | Path) -> VllmRun:
         note = "prefix reuse not recorded: no file of block ids with these requests inside the run or beside it"
         return VllmRun(name, meta, config, arrival, queued, first, last, prompt, output, series, notes=(note,))
     chains, tokens, source = found
-    ids, outputs = (_flat([chains[index][part] for index in order]) for part in (0, 1))
+    ids, outputs = (flat([chains[index][part] for index in order]) for part in (0, 1))
     shared = {"ids": ids, "output_ids": outputs, "id_tokens": tokens, "notes": (f"block ids from {source}",)}
     return VllmRun(name, meta, config, arrival, queued, first, last, prompt, output, series, **shared)  # type: ignore[arg-type]
+
+
+def run_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The requests of a run as its file has them, checked."""
+    path = Path(path)
+    return _requests(_files(path)[REQUESTS], f"{path}/{REQUESTS}")
 
 
 def _files(path: Path) -> dict[str, bytes]:
@@ -122,7 +129,7 @@ def _files(path: Path) -> dict[str, bytes]:
                 if member.isfile() and member.size <= MOST_BYTES
             }
     except (OSError, tarfile.TarError, EOFError) as error:
-        message = f"is neither a folder nor a tar of a recorded vLLM run ({error})"
+        message = f"is neither a folder nor a tar of a recorded vLLM run ({str(error).splitlines()[0]})"
         raise InputError(Problem(str(path), "", message)) from None
 
 
@@ -271,8 +278,3 @@ def _block_tokens(counts: list[int], lengths: list[int]) -> int:
         if all(count in (length // size, -(-length // size)) for count, length in zip(counts, lengths, strict=True)):
             return size
     return 0
-
-
-def _flat(rows: list[list[int]]) -> HashIds:
-    offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows])))
-    return HashIds(np.array([one for row in rows for one in row], dtype=np.int64), offsets.astype(np.int64))

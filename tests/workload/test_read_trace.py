@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.workload.convert import convert
 from simulator.workload.fields import Row
-from simulator.workload.generic import write_csv
 from simulator.workload.lines import Lines
 from simulator.workload.read import FORMATS, read_trace
 from simulator.workload.requests import HashIds, Requests, window
@@ -172,14 +172,15 @@ def test_a_format_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     class Pairs:
         looks = "pairs of token counts, one each second"
         block_tokens = 0
+        absent: tuple[str, ...] = ("prefix reuse", "sessions")
 
         def recognises(self, first_line: str) -> bool:
             return first_line.count(" ") == 1
 
-        def rows(self, lines: Lines) -> Iterator[Row]:
+        def rows(self, lines: Lines, block: int) -> Iterator[Row]:
             for second, line in enumerate(lines):
                 prompt, generated = map(int, line.split())
-                yield float(second), prompt, generated, None
+                yield Row(float(second), prompt, generated)
 
     monkeypatch.setitem(FORMATS, "pairs", Pairs())
     path = write(tmp_path / "t", "10 20\n30 40\n")
@@ -199,7 +200,7 @@ def test_csv_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[tup
     written = Requests(arrival.astype(np.float64), prompts, generated, None, 0, "test")
     path = tmp_path_factory.mktemp("round") / "t.csv"
     with path.open("w") as file:
-        write_csv(written, file)
+        convert(written, "csv", file)
     assert same(read_trace(path), written)
 
 

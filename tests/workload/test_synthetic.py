@@ -194,7 +194,7 @@ def test_build_reads_a_trace_or_draws() -> None:
         ({"output": Lengths("lognormal", mean=1.0, cv=1.0, low=9, high=8)}, "output: clipped to low 9 and high 8"),
         ({"output": Lengths("normal")}, "output.dist: 'normal' is not a length distribution"),
         ({"output": Lengths("empirical", trace="nowhere.csv")}, "nowhere.csv: no such file"),
-        ({"path": AZURE, "process": "poisson"}, "process: 'poisson' found; a recorded trace is served as 'recorded'"),
+        ({"path": AZURE, "process": "poison"}, "process: 'poison' is not an arrival process"),
     ],
 )
 def test_bad_workload(changes: dict[str, Any], message: str) -> None:

@@ -117,7 +117,7 @@ def test_options_are_checked_together(tmp_path: Path) -> None:
     path = tmp_path / "t"
     path.write_bytes(HEADER + b"0,1,1\n")
     text = str(errors(path, format="azur", limit=0, start=-1.0, rate_scale=0.0))
-    assert "format: 'azur' is not a trace format; expected one of auto, azure, csv, mooncake" in text
+    assert "format: 'azur' is not a trace format; expected one of auto, azure, csv, burstgpt" in text
     assert "did you mean 'azure'?" in text and "limit: 0 found" in text and "start: -1.0 s found" in text
     assert "rate_scale: 0.0 found" in text and "4 problems" in text
     for options in ({"start": nan}, {"start": inf}, {"end": nan}, {"end": 0.0}, {"rate_scale": inf}):

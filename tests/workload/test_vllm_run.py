@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from simulator.errors import InputError
-from simulator.kvcache.prefix import PrefixCache, block_ids
+from simulator.kvcache.prefix import PrefixCache
+from simulator.workload.prefix_ids import block_ids
 from simulator.workload.read import read_trace
 from simulator.workload.vllm_run import VllmRun, is_run, read_run
 
