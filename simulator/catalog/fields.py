@@ -3,7 +3,8 @@
 Names are those of the dataclasses in `simulator/scenario/resolved.py`. A value is a quantity (the text names its
 dimension in `simulator.units`), "number", "integer", "text", "flag", or the name of another entry ("links", "codecs").
 The all-reduce fields of a GPU are mappings: degree of tensor parallelism -> quantity.
-The fields of KV systems and engines are scenario paths: an entry is a set of defaults for a scenario.
+The fields of KV systems and engines are scenario paths: an entry is a set of defaults for a scenario. A KV system may name any
+path, and has null where nobody published a value.
 `OPTIONAL` fields may be left out: a model has no experts unless it says so, a GPU no units for formats that it does not name.
 """
 
@@ -94,6 +95,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "gather_sms": "number",
         "gather_power": "number",
         "gather_tail": "number",
+        "gather_spare": "number",
     },
     "boards": {
         "memory": "size",
@@ -157,27 +159,13 @@ FIELDS: dict[str, dict[str, str]] = {
         "compress_efficiency": "number",
         "decompress_efficiency": "number",
     },
-    "kv_systems": {
-        "kv.block_tokens": "tokens",
-        "kv.l1": "size",
-        "kv.l2": "size",
-        "kv.burst": "size",
-        "kv.eviction": "text",
-        "kv.codec": "codecs",
-        "kv.selection.kind": "text",
-        "kv.selection.budget": "tokens",
-        "prefetch.predictor": "text",
-        "prefetch.depth": "integer",
-        "prefetch.coverage": "number",
-        "prefetch.accuracy": "number",
-        "prefetch.latency": "time",
-    },
+    "kv_systems": {},  # any paths of a scenario
     "engines": {"scheduler.host_overhead": "time"},
 }
 
 OPTIONAL: dict[str, dict[str, str]] = {
     "codecs": {"spread": "number"},
-    "gpus": {"fp8_flops": "flops", "int8_flops": "flops"},
+    "gpus": {"fp8_flops": "flops", "int8_flops": "flops", "gemm_tiles": "text"},
     "models": {
         "weights": "text",
         "embedding_bytes": "number",

@@ -6,7 +6,7 @@ kind of evidence, and the source. Nothing is converted here; `simulator.units` a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -19,6 +19,7 @@ from simulator.errors import did_you_mean
 
 Scalar = str | int | float | bool | None
 Value = Scalar | dict[int, Scalar]
+ABOUT = ("class", "expressible", "partial", "mechanism", "headlines", "quality", "sources")  # what a KV system says besides
 
 
 class UnknownName(LookupError):
@@ -38,6 +39,12 @@ class Entry:
     title: str
     values: dict[str, Value]  # field -> value with its unit; None: left open on purpose
     sources: dict[str, str]  # field -> "evidence; source"
+    about: dict[str, Any] = field(default_factory=dict)  # of a KV system: what it does, claims, and lacks
+
+    @property
+    def unknown(self) -> list[str]:
+        """Fields that nobody published: a scenario has to give them."""
+        return [name for name, value in self.values.items() if value is None]
 
 
 def kinds() -> list[str]:
@@ -59,9 +66,10 @@ def load(kind: str, name: str) -> Entry:
         raise UnknownName(f"'{name}' is not a known {_SINGULAR[kind]}", "   ".join(filter(None, (near, listing))))
     document = _document(kind, name)
     cells = document["values"]
-    values = {field: cell["value"] for field, cell in cells.items()}
-    sources = {field: f"{cell['evidence']}; {cell['source']}" for field, cell in cells.items()}
-    return Entry(kind, name, document["title"], values, sources)
+    values = {path: cell["value"] for path, cell in cells.items()}
+    sources = {path: f"{cell['evidence']}; {cell['source']}" for path, cell in cells.items()}
+    about = {key: document[key] for key in ABOUT if key in document}
+    return Entry(kind, name, document["title"], values, sources, about)
 
 
 def _document(kind: str, name: str) -> dict[str, Any]:

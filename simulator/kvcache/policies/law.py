@@ -1,0 +1,91 @@
+"""The composition law: what one sequence of n tokens stores and what reading it costs, per layer (the mean over the layers).
+
+    tokens_g = entries_g(kept_g(retention(n)))                                     layout, retention
+    stored   = sum_g share_g * [kv_scale_g * codec(tokens_g) + state_g] * (1 + index_stored)
+    read     = sum_g share_g / run_every_g * [codec(selected_g) at max(bytes, FLOPs) + index(tokens_g) + 2 * state_g]
+
+Both in dense tokens: 1 is what a token of the model's own cache takes (its bytes, its time in decode attention). A token costs
+the longer of its bytes and its FLOPs, so a codec cannot make attention faster than its arithmetic. A state is read and written.
+The identity gives stored(n) = read(n) = n.
+
+`Law` is `read` in whole numbers (2^-20 of a token), so that sums over a batch are exact and grow linearly between turns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from simulator.kvcache.policies import codec, layout, loop, retention, selection
+from simulator.kvcache.policies.curve import Curve, Ints, total
+from simulator.scenario.resolved import Model, Policies, Selection
+
+UNITS = 2**20  # of one token
+NEVER = 2**40  # tokens: a cap that no context reaches
+
+
+def stored(policies: Policies, model: Model) -> Curve:
+    """Dense tokens that the KV and states of a sequence take."""
+    alive = retention.kept(policies.retention)
+    found = []
+    for group in layout.groups_of(policies.layout):
+        held = _through(layout.kept(group), alive)
+        tokens = codec.cost(policies.codec, layout.entries(group, held), group.kv_scale)
+        state = Curve(constant=group.state / model.kv_bytes_per_token_layer)
+        found.append((tokens.times(1.0 + policies.reading.index_stored) + state).times(group.share))
+    rejected = loop.width(policies.loop) - 1 if policies.loop.kind == "speculative" else 0
+    return total([*found, Curve(constant=float(rejected))])
+
+
+def read(policies: Policies, chosen: Selection, model: Model, memory: float, compute: float) -> Curve:
+    """Dense-token times of a decode step over one sequence; a dense token takes the longer of `memory` and `compute` s."""
+    token = max(memory, compute)
+    touched = selection.bytes_of(policies.reading)
+    alive, found = retention.kept(policies.retention), []
+    for group in layout.groups_of(policies.layout):
+        tokens = layout.entries(group, _through(layout.kept(group), alive))
+        each = group.kv_scale * touched * memory / token
+        floor = group.flops_scale * policies.layout.query_heads * touched * compute / token
+        parts = codec.cost(policies.codec, selection.read(chosen, model.layers, tokens), each, floor)
+        scan = selection.index(chosen, model.layers, tokens).times(group.kv_scale * memory / token)
+        state = Curve(constant=2.0 * group.state / model.kv_bytes_per_token_layer * memory / token)
+        found.append((parts + scan + state).times(group.share / group.run_every))
+    return total(found)
+
+
+def _through(outer: Curve, inner: Curve) -> Curve:
+    """outer(inner(n)) for concave curves without a constant."""
+    return total(inner.capped(cap).times(slope) for cap, slope in outer.terms)
+
+
+@dataclass(frozen=True)
+class Law:
+    """Units that a decode step reads: constant + sum_k slope_k * min(n, cap_k) for each sequence, all whole numbers."""
+
+    terms: tuple[tuple[int, int], ...]
+    constant: int
+
+    @staticmethod
+    def of(curve: Curve) -> Law:
+        terms = ((NEVER if cap == inf else round(cap), round(slope * UNITS)) for cap, slope in curve.terms)
+        return Law(tuple(terms), round(curve.constant * UNITS))
+
+    def units(self, contexts: Ints) -> int:
+        """Of all sequences together."""
+        found = self.constant * len(contexts)
+        return found + sum(slope * int(np.minimum(contexts, cap).sum()) for cap, slope in self.terms)
+
+    def growth(self, contexts: Ints) -> int:
+        """How many more the next step reads."""
+        return sum(slope * int((contexts < cap).sum()) for cap, slope in self.terms)
+
+    def steady(self, contexts: Ints) -> float:
+        """Steps, this one among them, over which reads grow by `growth` a step."""
+        found = inf
+        for cap, _ in self.terms:
+            before = contexts[contexts < cap]
+            if cap < NEVER and len(before):
+                found = min(found, cap - int(before.max()) + 1)
+        return found

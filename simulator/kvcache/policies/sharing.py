@@ -1,0 +1,16 @@
+"""Sharing: KV that several sequences have in common is stored once (`kvcache.prefix`), and may be read once.
+
+    each   t = t_token * sum of contexts
+    once   t = max(memory * distinct, compute * reads) + t_token * (sum of contexts - reads)
+
+for `distinct` tokens that at least two sequences of the batch share, which they read `reads` times in all: their bytes cross
+once for all, their FLOPs stay (a matrix product instead of matrix-vector ones). A batch of one shares nothing.
+Identity: `each`.
+"""
+
+from __future__ import annotations
+
+
+def shared_seconds(distinct: float, reads: float, memory: float, compute: float) -> float:
+    """Seconds of attention over shared tokens that are read once; per token: `memory` s of bytes, `compute` s of FLOPs."""
+    return max(memory * distinct, compute * reads)
