@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from simulator.codec.stages import stages_of as codec_stages
     from simulator.experiments.host_link import HostLink as HostLink
     from simulator.experiments.host_link import Transfer as Transfer
     from simulator.experiments.host_link import codec_named as codec_named
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HostLink", "RunResult", "Scenario", "StepModel", "SweepResult", "Transfer", "VllmRun", "__version__",
-    "attention_seconds", "codec_named", "expert_seconds", "host_link", "kernel_seconds", "known_model",
+    "attention_seconds", "codec_named", "codec_stages", "expert_seconds", "host_link", "kernel_seconds", "known_model",
     "recorded_scenario", "simulate", "step_model", "step_seconds", "steptime", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"
@@ -85,6 +86,10 @@ def __getattr__(name: str) -> Any:
         from simulator.experiments import host_link
 
         return getattr(host_link, name)
+    if name == "codec_stages":
+        from simulator.codec.stages import stages_of
+
+        return stages_of
     if name == "VllmRun":
         from simulator.workload.vllm_run import VllmRun
 

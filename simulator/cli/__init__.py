@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["app", "codec", "commands", "crosscheck", "figures", "main", "studies"]
+__all__ = ["app", "codec", "commands", "crosscheck", "figures", "main", "reproduce", "studies"]
 INTERRUPTED = "interrupted; nothing was written"
 
 try:
     import signal
     from typing import NoReturn
 
-    from simulator.cli import codec, commands, crosscheck, figures, studies  # they add their commands to the program
+    from simulator.cli import codec, commands, crosscheck, figures, reproduce, studies  # they add their commands to the program
     from simulator.cli.app import Interrupt, app
 except KeyboardInterrupt:  # imports take a tenth of a second: long enough for Ctrl-C
     sys.stderr.write(f"{INTERRUPTED}\n")

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from simulator.scenario import Scenario
 
 
+Block = Annotated[int, typer.Option(min=0, help="tokens of a hashed block; 0: the format's")]
+Skip = Annotated[bool, typer.Option("--skip", help="leave malformed rows out and count them, instead of refusing the file")]
+
 
 @app.command()
 def run(
@@ -138,10 +141,25 @@ def catalog(
     from simulator.errors import InputError, Problem
 
     try:
+        if kind == "kv_systems":
+            show(_systems(name, json))
+            return
         rows = _catalog_rows(kind, name)
     except UnknownName as error:
         raise InputError(Problem("catalog", "", error.message, error.hint)) from error
     show(as_json({"rows": rows}) if json else as_table(rows))
+
+
+def _systems(name: str | None, json: bool) -> str:
+    """KV systems have more to say than values: what they do, what was published, what is not known."""
+    from simulator.catalog import load
+    from simulator.cli import kv_systems
+
+    if name is None:
+        rows = kv_systems.listing()
+        return as_json({"rows": rows}) if json else as_table(kv_systems.brief(rows))
+    entry = load("kv_systems", name)
+    return as_json(kv_systems.document(entry)) if json else kv_systems.explained(entry)
 
 
 def _catalog_rows(kind: str | None, name: str | None) -> list[dict[str, Any]]:
@@ -244,14 +262,46 @@ def _rounded(value: Any) -> Any:
 @trace_app.command()
 def stats(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="a trace, gzipped or not", show_default=False)],
-    format: Annotated[str, typer.Option(help="auto, azure, csv, mooncake")] = "auto",
+    format: Annotated[str, typer.Option(help="how it is read: auto, azure, csv, mooncake, ... (docs of `traces/`)")] = "auto",
+    block: Block = 0,
+    skip: Skip = False,
     json: Json = False,
 ) -> None:
-    """Arrivals, token counts and prefix reuse of a recorded trace."""
-    from simulator.workload.stats import trace_stats
+    """Arrivals, token counts, prefix reuse, sessions of a recorded trace, as far as it records them."""
+    from simulator.workload.stats import absent, trace_stats
 
-    found = trace_stats(file, format)
-    show(as_json(found) if json else as_table(_flat(found)))
+    found = trace_stats(file, format, block, skip)
+    missing = dict.fromkeys((name.replace(" ", "_") for name in absent(file, format, block, skip)), "not in trace")
+    show(as_json(found | missing) if json else as_table(_flat(found | missing)))
+
+
+@trace_app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a trace, gzipped or not", show_default=False)],
+    to: Annotated[str, typer.Option("--format", "--to", help="what is written: csv, azure, mooncake, aiperf, ...")] = "csv",
+    read_as: Annotated[str, typer.Option("--from", help="how FILE is read")] = "auto",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="default: standard output", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="the first so many requests", show_default=False)] = None,
+    block: Block = 0,
+    skip: Skip = False,
+) -> None:
+    """A recorded trace in another format; what that cannot carry is said."""
+    import io
+
+    from simulator.workload.convert import convert as written
+    from simulator.workload.read import read_trace
+
+    text = io.StringIO()  # whole before anything is written
+    requests = read_trace(file, read_as, limit, block=block, skip=skip)
+    for note in [*requests.notes, *written(requests, to, text)]:
+        typer.echo(f"note: {note}", err=True)
+    if out is None:
+        show(text.getvalue())
+        return
+    try:
+        out.write_text(text.getvalue(), encoding="utf-8", newline="")
+    except OSError as error:
+        raise _wrong("--out", f"cannot be written: {error}") from None
 
 
 def _flat(document: Mapping[str, Any], above: str = "") -> list[dict[str, Any]]:

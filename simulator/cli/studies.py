@@ -78,6 +78,45 @@ def search(
 
 
 @app.command()
+def systems(
+    context: typer.Context,
+    study: Annotated[Path | None, typer.Argument(metavar="STUDY", help="a study file (YAML)", show_default=False)] = None,
+    jobs: Jobs = None,
+    backend: Backend = "local",
+    scheduler: Scheduler = None,
+    out: Out = None,
+    headlines: Annotated[
+        bool, typer.Option("--headlines", help="instead: published results against simulated ones, with a reason each")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Published systems side by side: a study whose axis is `kv.system`; says what a system needs that nobody published."""
+    if headlines:
+        show(_headlines(json))
+        return
+    if study is None:
+        raise typer.BadParameter("expected a study file, or --headlines", param_hint="STUDY")
+    from simulator.experiments.studies.sweep import load
+    from simulator.experiments.systems import systems as run
+    from simulator.experiments.systems_text import systems_text
+
+    loaded = load(study)
+    context.obj.message = _kept(out, loaded)
+    with progress(quiet, context.obj) as report:
+        result = run(loaded, out, jobs, backend, scheduler, report)
+    show(as_json({"folder": str(result.folder), "rows": result.rows}) if json else systems_text(result))
+
+
+def _headlines(json: bool) -> str:
+    from simulator.experiments.headlines import rows
+    from simulator.experiments.headlines.text import headlines_text
+
+    found = rows()
+    return as_json({"rows": found}) if json else headlines_text(found)
+
+
+@app.command()
 def compare(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN RUN ...", help="run folders, or sweep folders", show_default=False)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import InputError, Problem, did_you_mean
-from simulator.experiments.run import check_run, simulate_resolved, tiers_of
+from simulator.experiments.measured import check_run
+from simulator.experiments.run import simulate_resolved
 from simulator.metrics import summary
 from simulator.metrics.steps import WAITS
 from simulator.scenario.resolve import resolve_prefetch
@@ -51,7 +52,7 @@ def run_arms(scenario: Scenario, arms: list[str], check: bool = False) -> list[d
         prefetch = own if arm == own.predictor else _arm(arm, scenario.resolved)
         measured = simulate_resolved(replace(scenario.resolved, prefetch=prefetch), None, True, check)
         if check:
-            check_run(measured, tiers_of(measured))
+            check_run(measured)
         steps, decoding = measured.steps, measured.steps.decodes > 0
         times[arm] = float(steps.duration[decoding].mean()) if decoding.any() else 0.0
         waits = np.sum([steps.parts[part] for part in WAITS], axis=0)

@@ -16,7 +16,7 @@ each descriptor still do (`hardware.detailed.dma`). `valid` and `reasons` are sa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -32,9 +32,9 @@ from simulator.experiments.tape import Entry, Tape
 from simulator.experiments.validity import reasons
 from simulator.hardware.detailed.system import FarSystem, slices
 from simulator.kvcache.geometry import Geometry
-from simulator.kvcache.identity import needs_table
 from simulator.metrics.requests import request_columns
 from simulator.metrics.steps import Steps
+from simulator.scenario.far_events import unfit
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scenario.scenario import Scenario
 from simulator.workload.synthetic import build
@@ -65,19 +65,9 @@ def crosscheck(
     `InputError` without a pool or far reads, and for what the replay does not have: copy engines, pages by identity.
     """
     resolved = scenario.resolved
-    if resolved.pool is None:
-        raise InputError(Problem("cluster.kv_pool", "", "crosscheck compares models of far memory, and there is no kv_pool"))
-    if resolved.pool.mover is not None:
-        raise InputError(Problem("cluster.kv_pool.copy_engine", "", "crosscheck replays the boards' DMA; remove copy_engine"))
-    if needs_table(resolved.kv.selection, resolved.kv.placement, resolved.prefetch.predictor):
-        message = "crosscheck replays counts of pages; use selection dense or budget and eviction split or lru"
-        raise InputError(Problem("kv", "", message))
-    if resolved.prefetch.service or resolved.prefetch.score or resolved.prefetch.priority == "equal":
-        message = "crosscheck replays prefetches as they are issued; without service and score, and with priority: demand"
-        raise InputError(Problem("prefetch", "", message))
-    if resolved.faults:
-        message = "crosscheck replays devices that work; remove faults (--set faults=[])"
-        raise InputError(Problem("faults", "", message))
+    problems = list(_unfit(resolved))
+    if problems:
+        raise InputError(problems)
     outside = reasons(resolved)
     if progress:
         progress(0.0, "fluid model")
@@ -130,6 +120,24 @@ def crosscheck(
         **{f"{name}_diff_pct": _diff(fluid[name], detailed[name]) for name in fluid if name != "seconds"},
         "devices": _devices(system, env.now),
     }
+
+
+def _unfit(scenario: ScenarioResolved) -> Iterator[Problem]:
+    """What cannot be replayed: all that detailed devices do not serve, and what a recording of one replica does not have."""
+    if scenario.pool is None:
+        yield Problem("cluster.kv_pool", "", "crosscheck compares models of far memory, and there is no kv_pool")
+        return
+    for where, message, use in unfit(scenario):
+        yield Problem(".".join(where), "", message, use)
+    others: tuple[tuple[str, bool, str], ...] = (
+        ("cluster", bool(scenario.cluster.groups), "replays one replica; write replicas: 1"),
+        ("prefetch.service", scenario.prefetch.service > 0.0, "replays prefetches as they are issued; write service: 0 s"),
+        ("prefetch.score", scenario.prefetch.score > 0.0, "replays steps that do not score pages; write score: 0"),
+        ("faults", bool(scenario.faults), "replays devices that work; remove faults (--set faults=[])"),
+    )
+    for field, found, message in others:
+        if found:
+            yield Problem(field, "", f"crosscheck {message}")
 
 
 def _row(columns: Steps, entries: dict[int, Entry], number: int) -> Row:

@@ -21,28 +21,35 @@ import numpy as np
 from simulator import catalog
 from simulator.experiments import uncalibrated
 from simulator.experiments.device_curves import device_curves
+from simulator.experiments.explain_replicas import rates_of_all, replicas
+from simulator.experiments.policy_bounds import Needs, needs, note
+from simulator.experiments.simulation import retained, stream
 from simulator.experiments.validity import unmodelled
 from simulator.hardware.faults import Occurrence, degraded, health
 from simulator.hardware.gpu import StepModel
-from simulator.hardware.pool import FarPath, Path, far_path, ports, single_way
+from simulator.hardware.pool import FarPath, Path, far_path, left_over, ports, single_way
 from simulator.hardware.precision import for_precision, native
 from simulator.kvcache.geometry import Geometry, geometry
 from simulator.kvcache.selection import tokens_read
 from simulator.scenario.capacity import kv_copies, ledger
-from simulator.scenario.resolved import Model, ScenarioResolved
+from simulator.scenario.resolved import Model, ScenarioResolved, Switch
 from simulator.scenario.scenario import Scenario
 from simulator.scenario.source import below
+from simulator.scheduler.policy_steps import other_steps
 from simulator.workload.requests import Requests
 from simulator.workload.synthetic import build
 
 SAMPLE = 20_000  # synthetic requests that are drawn to find the means
 
 
-def explain(scenario: Scenario) -> dict[str, Any]:
-    """Plain data, ready for JSON; SI units in the names; null where something does not apply or is unlimited."""
+def explain(scenario: Scenario, read: Requests | None = None) -> dict[str, Any]:
+    """Plain data, ready for JSON; SI units in the names; null where something does not apply or is unlimited.
+
+    `read`: the requests of a run of this scenario, so that a trace is not read again."""
     resolved = scenario.resolved
     sizes, far = geometry(resolved), far_path(resolved) if resolved.pool else None
-    work = _workload(resolved)
+    work = _workload(resolved) if read is None or resolved.workload.requests > SAMPLE else read
+    work = retained(work, resolved.kv.policies.retention) if read is None else work
     load, bounds = _load(work, resolved), _bounds(resolved, sizes, far, work)
     found = {
         "name": resolved.name,
@@ -50,7 +57,10 @@ def explain(scenario: Scenario) -> dict[str, Any]:
         "values": _values(resolved),
         "workload": load,
         "capacity": _capacity(resolved, sizes),
-        "paths": {side: _path(far, side) | {"ways": _ways(resolved, far, side)} for side in ("read", "write")} if far else None,
+        "paths": {side: _path(resolved, far, side) | {"ways": _ways(resolved, far, side)} for side in ("read", "write")}
+        if far
+        else None,
+        "replicas": replicas(resolved),
         "devices": {"model": resolved.devices, "curves": device_curves(resolved)} if far else None,
         "faults": _faults(resolved, sizes),
         "bounds": bounds,
@@ -72,8 +82,7 @@ def _values(scenario: ScenarioResolved) -> list[dict[str, Any]]:
 def _workload(scenario: ScenarioResolved) -> Requests:
     work = scenario.workload
     drawn = replace(work, requests=min(work.requests, SAMPLE))
-    arrivals, lengths = np.random.SeedSequence(scenario.seed).spawn(2)
-    return build(drawn, np.random.default_rng(arrivals), np.random.default_rng(lengths))
+    return build(drawn, stream(scenario.seed, "arrivals"), stream(scenario.seed, "lengths"))
 
 
 def _load(work: Requests, scenario: ScenarioResolved) -> dict[str, Any]:
@@ -116,13 +125,18 @@ def _capacity(scenario: ScenarioResolved, sizes: Geometry) -> dict[str, Any]:
     }
 
 
-def _path(far: FarPath, direction: str) -> dict[str, Any]:
-    """Stages in the order of the bytes; `raw_bytes_per_s` is what a stage carries in uncompressed KV."""
+def _path(scenario: ScenarioResolved, far: FarPath, direction: str) -> dict[str, Any]:
+    """Stages in the order of the bytes; `raw_bytes_per_s` is what a stage carries in uncompressed KV, `bytes_per_s_of_all`
+    what the stages of this name of all replicas carry together."""
     stages: Path = getattr(far, direction)
+    of_all = rates_of_all(scenario, direction)
     rows: list[dict[str, Any]] = [
-        {"stage": name, "bytes_per_s": rate, "wire_per_raw": weight, "raw_bytes_per_s": rate / weight}
+        {
+            "stage": name, "bytes_per_s": rate, "wire_per_raw": weight, "raw_bytes_per_s": rate / weight,
+            "bytes_per_s_of_all": of_all.get(name, rate),
+        }
         for name, rate, weight in stages
-    ]
+    ]  # fmt: skip
     cap, rate = getattr(far, f"{direction}_cap"), getattr(far, f"{direction}_rate")
     bound = min(rows, key=lambda row: row["raw_bytes_per_s"])["stage"] if rate < cap else "outstanding"
     return {
@@ -168,6 +182,9 @@ def _ways(scenario: ScenarioResolved, far: FarPath, direction: str) -> list[dict
     through = [f"{pool.leaves} leaves"] if pool.leaf else []
     through += ["the switch"] if pool.switch else []
     between = f" through {' and '.join(through)}" if through else ""
+    between += "".join(_arbitrated(name, switch) for name, switch in (("leaf", pool.leaf), ("switch", pool.switch)) if switch)
+    if pool.shared_by > 1:
+        between += f"; {left_over(pool):.3g} of what {pool.shared_by} replicas share"
     return [
         {
             "way": f"{links} board links to {own} GPU ports{between}",
@@ -177,6 +194,12 @@ def _ways(scenario: ScenarioResolved, far: FarPath, direction: str) -> list[dict
             "bound": bound,
         }
     ]
+
+
+def _arbitrated(name: str, switch: Switch) -> str:
+    """What an arbiter does that is not round robin."""
+    weights = f" {':'.join(f'{weight:g}' for weight in switch.weights)}" if switch.weights else ""
+    return "" if switch.arbitration == "round_robin" else f", {name} {switch.arbitration}{weights}"
 
 
 def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, work: Requests) -> dict[str, Any] | None:
@@ -192,13 +215,19 @@ def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, wo
         read = float(tokens_read(selection, one, sizes.block_tokens, model.layers))
         fetched = float(tokens_read(replace(selection, index=0.0), one, sizes.block_tokens, model.layers))
     kept = min(context, float(model.kept_tokens)) if model.kept_tokens else context
+    policy = needs(scenario, sizes, context) or Needs(read, 0.0, read, kept)
+    read, kept = policy.read, policy.kept
+    fetched = read if policy.elsewhere else fetched
     stored = (sizes.l1_blocks + sizes.l3_blocks) * sizes.block_tokens
     batch = min(float(scenario.scheduler.max_batch), max(1.0, stored // kept))
-    steps = StepModel(model, scenario.gpus, scenario.scheduler.host_overhead)
+    other = other_steps(scenario)
+    steps = other or StepModel(model, scenario.gpus, scenario.scheduler.host_overhead)
     token = sizes.block_bytes / sizes.block_tokens
-    moved = scenario.weights_per_gpu - _untouched(scenario, steps, batch) + batch * read * token / gpus
+    moved = scenario.weights_per_gpu - _untouched(scenario, steps, batch)
+    moved = policy.passes * (policy.layers * moved + batch * read * token / gpus)
     pairs = steps.decode_attention(1).flops * steps.ranks * model.layers  # FLOPs per (query, key) pair
-    flops = 2.0 * model.active_parameters * batch + pairs * batch * read
+    flops = 2.0 * model.active_parameters * policy.layers * batch + pairs * batch * policy.multiplied
+    flops *= policy.passes * policy.width
     peak = for_precision(gpu, model.weights).peak_flops
     far_tokens = max(0.0, batch * fetched - sizes.l1_blocks * sizes.block_tokens - sizes.l2_bytes / token)
     seconds = {
@@ -206,14 +235,23 @@ def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, wo
         "flops": flops / (gpus * peak),
         "far_memory": far_tokens * token / far.read_rate if far else 0.0,
     }
+    if policy.elsewhere:
+        compute = scenario.kv.policies.compute
+        size = batch * policy.elsewhere * model.kv_bytes_per_token
+        seconds["far_memory"] = policy.passes * size / (compute.devices * compute.bandwidth)
     decode = {name: batch / time if time > 0 else inf for name, time in seconds.items()}
     tightest = min(decode, key=lambda name: decode[name])
     own = steps.prefill_attention([(1, 0)]).flops * steps.ranks * model.layers  # the same in a prompt: less, where expanded
     causal = prompt * _windowed(model, prompt) - _windowed(model, prompt) ** 2 / 2
-    request = 2.0 * model.active_parameters * (prompt + output) + own * causal + pairs * output * read
+    own *= scenario.kv.policies.identity  # policies may leave attention of prompts out
+    computed = policy.layers * (prompt + output * min(1.0, policy.passes * policy.width))
+    request = 2.0 * model.active_parameters * computed + own * causal + pairs * output * min(read, policy.multiplied)
     by_decode, by_flops = decode[tightest] / output, gpus * peak / request
     rows = max(1, int(batch))
-    expected = steps.base(rows, rows) + steps.unit_time(rows) * (steps.layers / steps.units) * rows * read
+    units = (steps.layers / steps.units) * rows * read
+    if other is not None:
+        units = float(other.law.units(np.full(rows, round(context))))
+    expected = steps.base(rows, rows) + steps.unit_time(rows) * units
     return {
         "batch": batch,
         "context_tokens": context,
@@ -275,6 +313,8 @@ def _warnings(scenario: ScenarioResolved, sizes: Geometry, load: dict[str, Any],
         more = f" and {len(claims) - 4} more" if len(claims) > 4 else ""
         found.append(f"published claims, not measured: {', '.join(claims[:4])}{more}")
     found += unmodelled(scenario)
+    if bounds is not None and (said := note(scenario, sizes, bounds["context_tokens"])):
+        found.append(said)
     if scenario.scheduler.host_overhead == 0:
         found.append("scheduler.host_overhead is 0 s: serving engines add a millisecond or more to each step")
     if load["too_long"]:

@@ -13,6 +13,8 @@ def render(found: dict[str, Any]) -> str:
     sections += [("Workload", _pairs(found["workload"])), ("Capacity", _capacity(found["capacity"]))]
     for direction, path in (found["paths"] or {}).items():
         sections.append((f"Path of far KV: {direction}", _path(path)))
+    if found["replicas"]:
+        sections.append((f"Replicas, routing {found['replicas']['routing']}", _replicas(found["replicas"])))
     if found["devices"]:
         sections.append((f"Devices of far memory: {found['devices']['model']}", _devices(found["devices"]["curves"])))
     if found["faults"]:
@@ -48,6 +50,29 @@ def _path(path: dict[str, Any]) -> list[list[str]]:
     for one in path["ways"]:
         alone = _human(one["raw_bytes_per_s"], "B/s")
         rows.append(["one alone", "", "", alone, f"<- {one['bound']}; {one['way']}"])
+    return rows
+
+
+def _replicas(found: dict[str, Any]) -> list[list[str]]:
+    """Groups, what they share, the way between them."""
+    rows = [["group", "role", "replicas", "GPUs each", "L1", "max_batch", "far reads alone"]]
+    for group in found["groups"]:
+        gpus, far = f"{group['gpus']} {group['gpu']}", group["far_read_alone_bytes_per_s"]
+        alone = f"{_human(far, 'B/s')} <- {group['bound']}" if far else "-"
+        counts = [f"{group['replicas']}", gpus, f"{group['l1_blocks']:,} blocks", f"{group['max_batch']}"]
+        rows.append([group["group"], group["role"], *counts, alone])
+    pool, way = found["pool"], found["transfer"]
+    if pool is not None:
+        rows.append(["pool", "one for all" if pool["shared"] else "one for each replica"])
+        for stage in pool["stages"]:
+            rate = "descriptors" if stage["bytes_per_s"] is None else _human(stage["bytes_per_s"], "B/s")
+            rows.append([f"  {stage['stage']}", rate, f"shared by {stage['replicas']} replicas"])
+    if way is not None:
+        token, knee = _human(way["kv_bytes_per_token"], "B"), way["prompt_tokens_per_s"]
+        least = f"prompts from {way['threshold_tokens']} tokens on"
+        rows.append(["transfer", _human_time(way["latency_s"]), f"{token} a token", least])
+        rows += [[f"  {stage['stage']}", _human(stage["bytes_per_s"], "B/s")] for stage in way["stages"]]
+        rows.append(["  its links keep up with", "any rate" if knee is None else f"{knee:,.0f} prompt tokens/s"])
     return rows
 
 

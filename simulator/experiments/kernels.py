@@ -21,13 +21,13 @@ from functools import lru_cache
 
 from simulator.errors import InputError, Problem, did_you_mean
 from simulator.hardware import attention
-from simulator.hardware.blocks import missed
+from simulator.hardware.blocks import swept
 from simulator.hardware.gemm import ACTIVATION_BYTES
 from simulator.hardware.gpu import StepModel
 from simulator.hardware.layers import EXPERT_KERNELS
 from simulator.hardware.operator import Operator
 from simulator.hardware.sampler import CACHE_RATE
-from simulator.hardware.sampler import KERNELS as SAMPLER_KERNELS
+from simulator.hardware.sampler import START as SAMPLER_START
 
 GRAPH_GAP = 1.17e-6  # s from the end of a kernel to the start of the next
 PRODUCTS = {"qkv_proj": "qkv", "o_proj": "output_projection", "gate_up_proj": "gate_up", "up_proj": "up", "down_proj": "down"}
@@ -46,7 +46,7 @@ def kernel_seconds(model: StepModel, name: str, tokens: int) -> float:
     if name == "lm_head":
         return model.head_operator(tokens).time + ramp
     if name == "sampler":
-        return model.sampling(tokens).time + SAMPLER_KERNELS * ramp
+        return model.sampling(tokens).time + SAMPLER_START
     if name in ELEMENT_WISE:
         return _streamed(model, name, tokens) + ramp
     known = (*PRODUCTS, *ELEMENT_WISE, *PER_ROW)
@@ -85,7 +85,7 @@ def expert_seconds(model: StepModel, tokens: int, touched: int) -> float:
         raise InputError(Problem("", "activated_experts", f"{has}, found {touched}"))
     block = model.expert_block(tokens, touched)
     weights = touched * shape.expert_parameters / shape.experts * shape.weight_bytes / model.ranks
-    cold = missed(weights, gpu.l2_cache)
+    cold = swept(weights, gpu.l2_cache)
     warm = cold + (1.0 - cold) * gpu.gemm_bandwidth_efficiency / CACHE_RATE
     block = [replace(op, memory_s=warm * op.memory_s) if op.name.startswith("expert") else op for op in block]
     return sum(op.time for op in block) + EXPERT_KERNELS * max(0.0, gpu.launch - GRAPH_GAP)

@@ -91,10 +91,20 @@ def _headline(summary: Row) -> list[str]:
     ended = ", ".join(f"{count:,} {name}" for name, count in requests.items() if count or name == "finished")
     output, served = number(rates.get("output_tokens_per_s")), number(rates.get("requests_per_s"))
     lines = [f"{output} output tokens/s, {served} requests/s   ({ended})", bound_sentence(summary)]
+    found = summary.get("stability", {})
+    if found.get("verdict"):
+        lines.append(_load(found))
     if goodput.get("slo_attainment") is not None:
         within, rate = percent(goodput["slo_attainment"]), number(goodput.get("requests_per_s"))
         lines.append(f"within the SLO: {within} of the requests, {rate} requests/s")
     return lines
+
+
+def _load(found: Row) -> str:
+    """How much of what it can serve is asked of the system, and whether that is a steady state."""
+    load, first = found.get("utilization"), found.get("warmup_requests")
+    of = f" at {percent(load)} of what a full batch would serve" if load is not None else ""
+    return f"{found['verdict']}{of}; warm-up: the first {number(first)} requests"
 
 
 def bound_sentence(summary: Row) -> str:
@@ -113,7 +123,9 @@ def bound_sentence(summary: Row) -> str:
 
 
 def _sections(summary: Row) -> Iterator[tuple[str, Table]]:
-    yield "Latency", _latency(summary.get("latency", {}))
+    verdict = summary.get("stability", {}).get("verdict")
+    said = {"OVERLOADED": "grows with the length of the run", "BACKLOGGED": "of this backlog, not of a rate"}
+    yield "Latency" + (f" ({verdict}: {said[verdict]})" if verdict in said else ""), _latency(summary.get("latency", {}))
     yield "Where the time of a mean request goes", _where(summary.get("stall", {}))
     tiers = {name: tier for name, tier in summary.get("tiers", {}).items() if tier.get("capacity_bytes")}
     if tiers:

@@ -14,22 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import InputError, Problem
-from simulator.experiments import uncalibrated
+from simulator.experiments import together, uncalibrated
+from simulator.experiments.measured import Measured, Part, check_run, columns_together, part_of
+from simulator.experiments.server import Server
 from simulator.experiments.simulation import Simulation, stream
 from simulator.experiments.validity import unmodelled
-from simulator.metrics import invariants, summary
+from simulator.metrics import classes, summary
 from simulator.metrics.cost import energy, usd_per_hour
 from simulator.metrics.faults import fault_rows
-from simulator.metrics.occupancy import blocks_by_step
-from simulator.metrics.requests import request_columns, token_gaps
-from simulator.metrics.steps import WORK, Steps
-from simulator.metrics.timeline import StageWeights
+from simulator.metrics.requests import gap_histogram
+from simulator.metrics.stability import Stability, stability
+from simulator.metrics.steps import WORK
+from simulator.metrics.timeline import StageWeights, Track
 from simulator.metrics.timeline import timeline as draw
-from simulator.metrics.timeseries import timeseries
-from simulator.metrics.traffic import StageUse, Traffic
 from simulator.prefetch.token_model.measured import claims
 from simulator.scenario.resolved import ScenarioResolved
-from simulator.scheduler.detailed import DetailedFar
+from simulator.scheduler.disaggregation import Disaggregated
+from simulator.scheduler.saturation import Saturated
+from simulator.workload.requests import Requests
 from simulator.workload.synthetic import build
 
 if TYPE_CHECKING:
@@ -43,12 +45,14 @@ Window = tuple[float, float]  # s of simulated time
 
 @dataclass
 class RunResult:
-    """What a run gives: the summary, a row per request, the run over time."""
+    """What a run gives: the summary, a row per request, the run over time, the gaps between tokens; and its requests."""
 
     scenario: Scenario
     summary: dict[str, Any]
     columns: dict[str, NDArray[Any]]
     series: dict[str, NDArray[Any]]
+    gaps: dict[str, NDArray[Any]]
+    work: Requests
     timeline: dict[str, Any] | None = None  # a Chrome trace
 
     @cached_property
@@ -65,16 +69,12 @@ class RunResult:
 
         return pd.DataFrame(self.series)
 
+    @cached_property
+    def token_gaps(self) -> pd.DataFrame:
+        """The distribution of ITL; columns as in `simulator.metrics.requests.GAP_COLUMNS`."""
+        import pandas as pd
 
-@dataclass
-class Measured:
-    """A finished simulation and what it took."""
-
-    simulation: Simulation
-    steps: Steps
-    columns: dict[str, NDArray[Any]]
-    makespan: float
-    traffic: Traffic
+        return pd.DataFrame(self.gaps)
 
 
 def run_scenario(
@@ -87,52 +87,64 @@ def run_scenario(
     measured = simulate_resolved(resolved, progress, coalesce, check, timeline is not None)
     simulation, steps, columns, traffic = measured.simulation, measured.steps, measured.columns, measured.traffic
     recorder, geometry, makespan = simulation.recorder, simulation.geometry, measured.makespan
-    held = tiers_of(measured)
-    tokens = int(steps.rows.sum())
-    observed = max(makespan, simulation.engine.clock)  # write-back goes on until the last arrival, even if it is rejected
+    tokens, replicas = int(steps.rows.sum()), len(measured.parts)
+    observed = max(makespan, simulation.clock)  # write-back goes on until the last arrival, even if it is rejected
     use = {stage.name: stage.utilization(observed) for stage in traffic.stages}
     board_use = max((share for name, share in use.items() if name.startswith("pool.")), default=0.0)
-    power = energy(resolved, steps, makespan, board_use)
-    hourly = usd_per_hour(resolved, power, makespan)
+    power = energy([(part.server.scenario, part.steps) for part in measured.parts], makespan, board_use)
+    hourly = usd_per_hour([part.server.scenario for part in measured.parts], power, makespan)
     busy = float(sum(steps.parts[part].sum() for part in WORK))
-    near = int(steps.far["near"].sum())
     stored = traffic.sent_bytes
+    kind, tenant = simulation.kind, simulation.tenant
+    met = classes.good_by_class(columns, resolved.slo.classes, kind)
+    stable = stability(columns, capacity_of(simulation), is_open=simulation.requests.loop is None)
     result: dict[str, Any] = {
         "name": resolved.name,
-        "throughput": summary.throughput(steps, columns, makespan),
-        "latency": summary.latency(recorder, steps, columns),
-        "goodput": summary.goodput(columns, resolved.slo, makespan),
-        "requests": summary.counts(recorder),
+        "throughput": summary.throughput([part.steps for part in measured.parts], columns, makespan),
+        "latency": summary.latency(columns, measured.gaps),
+        "goodput": summary.goodput(met, resolved.slo, kind, makespan),
+        "requests": summary.counts(columns),
+        "stability": stable.summary,
+        "classes": classes.by_name(columns, [one.name for one in resolved.slo.given], kind, met, makespan),
+        "tenants": classes.by_name(columns, [one.name for one in resolved.tenants], tenant, met, makespan),
+        "fairness": classes.fairness(columns, resolved.tenants, tenant),
         "prefetch": summary.prefetch(traffic),
-        "prefix_cache": summary.prefix_cache(recorder, columns, simulation.engine.replicas[0].prefix is not None),
-        "kv_access": summary.kv_access(traffic, near),
+        "prefix_cache": summary.prefix_cache(
+            columns, simulation.found_blocks, simulation.engine.replicas[0].prefix is not None
+        ),
+        "kv_access": summary.kv_access(traffic, steps.near),
         "compression": {
             "ratio": geometry.ratio,
             "bytes_raw": stored,
             "bytes_stored": stored / geometry.ratio,
         },
         "stall": summary.stall(columns),
-        "tiers": summary.tiers(held, steps.duration, makespan),
-        "utilization": {"gpu": busy / makespan if makespan else 0.0} | use,
+        "tiers": summary.with_reads(measured.tiers(), traffic),
+        "layer_groups": summary.layer_groups(traffic),
+        "utilization": {"gpu": busy / (replicas * makespan) if makespan else 0.0} | use,
         "energy": summary.joules(power, tokens),
         "cost": summary.money(hourly, tokens, makespan, resolved.cost.as_of, resolved.cost.basis),
-        "faults": fault_rows(recorder.faults, steps, makespan),
-        "bound_by": summary.bound_by(steps, makespan),
-        "warnings": _warnings(scenario, simulation, columns),
+        "faults": fault_rows(recorder.faults, measured.parts[0].steps, makespan),
+        "bound_by": summary.bound_by(steps, makespan, replicas),
+        "warnings": _warnings(scenario, simulation, stable),
         "simulation": {},
         "provenance": {"scenario_sha256": scenario.sha256, "version": _version(), "seed": resolved.seed},
     }
-    l1, l2, l3 = (held[name][1] if name in held else np.zeros(len(steps.run)) for name in ("l1", "l2", "l3"))
-    accepted = columns["status"] != "rejected"
-    series = timeseries(steps, columns["arrival_s"][accepted], columns["admitted_s"], l1, l3, makespan, l2, traffic)
+    if resolved.cluster.groups:
+        result |= summary.replicas([_row(part, makespan) for part in measured.parts], resolved.cluster.routing)
+    split = simulation.frontend
+    if isinstance(split, Disaggregated):
+        result["handover"] = summary.handover(columns, len(split.remote), split.moved)
+        result["utilization"] |= split.used(observed)
+    series = measured.series()
     if check:
-        check_run(measured, held)
+        check_run(measured)
     wall = time.perf_counter() - began
     result["simulation"] = {
         "simulated_s": makespan,
         "wall_s": wall,
-        "events": simulation.engine.events,
-        "steps": simulation.engine.steps,
+        "events": simulation.events,
+        "steps": simulation.steps,
         "mean_batch": summary.ratio(int(steps.decodes.sum()), int((steps.decodes > 0).sum())),
         "output_tokens_per_wall_s": summary.ratio(tokens, wall),
         "peak_rss_bytes": _peak_rss(),
@@ -140,15 +152,41 @@ def run_scenario(
     }
     drawn = None
     if timeline is not None:
-        drawn = draw(recorder, steps, columns, held, traffic, _weights(simulation), timeline)
-    return RunResult(scenario, result, columns, series, drawn)
+        drawn = draw([_track(part, held) for part, held in zip(measured.parts, measured.held)], timeline)
+    gaps = gap_histogram(*measured.gaps)
+    return RunResult(scenario, result, columns, series, gaps, simulation.requests, drawn)
 
 
-def _weights(simulation: Simulation) -> list[StageWeights]:
+def _row(part: Part, makespan: float) -> dict[str, Any]:
+    """A replica in the summary."""
+    steps, server = part.steps, part.server
+    busy = float(sum(steps.parts[name].sum() for name in WORK))
+    return {
+        "replica": server.name,
+        "group": server.group,
+        "gpu": server.scenario.gpus.gpu.name,
+        "gpus": server.scenario.gpus.count,
+        "requests": len(part.columns["status"]),
+        "output_tokens": int(steps.rows.sum()),
+        "prompt_tokens": int(steps.prefill.sum()),
+        "cached_tokens": int(part.columns["cached_tokens"].sum()),
+        "mean_batch": summary.ratio(int(steps.decodes.sum()), int((steps.decodes > 0).sum())),
+        "step_share": summary.ratio(float(steps.duration.sum()), makespan),
+        "gpu_utilization": summary.ratio(busy, makespan),
+        "far_read_bytes": part.traffic.moved * part.traffic.page_bytes,
+        "bound_by": summary.bound_by(steps, makespan),
+    }
+
+
+def _track(part: Part, held: together.Held) -> Track:
+    return Track(part.server.name, part.recorder, part.steps, part.columns, held, part.traffic, _weights(part.server))
+
+
+def _weights(server: Server) -> list[StageWeights]:
     """Stages of both ways, those of the reads from the GPU's end first."""
-    if simulation.far is None:
+    if server.far is None:
         return []
-    path = simulation.far.path
+    path = server.far.path
     found: dict[str, StageWeights] = {}
     for name, rate, weight in reversed(path.read):
         found[name] = StageWeights(name, rate, weight, 0.0)
@@ -168,82 +206,37 @@ def simulate_resolved(
         message = f"{requests.source}: no request is left after the window and the limit"
         raise InputError(Problem("workload", "", message))
     simulation = Simulation(resolved, requests, coalesce, check)
-    simulation.recorder.pieces = [] if pieces else None
+    requests = simulation.requests
+    for server in simulation.servers:
+        server.recorder.pieces = [] if pieces else None
     simulation.run(progress)
-    recorder = simulation.recorder
-    steps = Steps(recorder, simulation.law())
-    columns = request_columns(recorder, steps, requests.arrival, requests.input_tokens, requests.output_tokens)
-    makespan = float(steps.end[-1]) if len(steps.end) else 0.0
-    return Measured(simulation, steps, columns, makespan, _traffic(simulation))
+    parts = [part_of(server, requests) for server in simulation.servers]
+    columns = parts[0].columns
+    if simulation.frontend is not None:
+        columns = columns_together(parts, simulation.frontend, len(requests))
+    if resolved.slo.given:
+        columns["class"] = np.array([one.name for one in resolved.slo.given])[simulation.kind]
+    if resolved.tenants:
+        columns["tenant"] = np.array([one.name for one in resolved.tenants])[simulation.tenant]
+    makespan = max([float(part.steps.end[-1]) for part in parts if len(part.steps.end)], default=0.0)
+    return Measured(simulation, parts, columns, makespan)
 
 
-def tiers_of(measured: Measured) -> dict[str, tuple[float, NDArray[Any]]]:
-    """Tier -> (capacity, bytes in use during each step)."""
-    simulation, steps = measured.simulation, measured.steps
-    geometry, recorder, pool = simulation.geometry, simulation.recorder, simulation.scenario.pool
-    blocks = blocks_by_step(recorder, steps, geometry.block_tokens, geometry.most_blocks)
-    block = geometry.block_bytes
-    if not pool:
-        return {"l1": (len(simulation.engine.replicas) * geometry.l1_blocks * block, blocks * block)}
-    far = steps.runs["far_blocks"][steps.run]
-    near = blocks - far if simulation.scenario.kv.eviction == "split" else np.minimum(blocks, geometry.l1_blocks)
-    staged = np.zeros(len(steps.run))
-    staged[steps.first[steps.far["run"]]] = steps.far["staged"]
-    return {
-        "l1": (geometry.l1_blocks * block, near * block),
-        "l2": (geometry.l2_bytes, staged),
-        "l3": (geometry.l3_bytes, far * (block / geometry.ratio)),
-    }
+def capacity_of(simulation: Simulation) -> float | None:
+    """Requests/s that full batches would serve, of all replicas; null where prefill and decode are apart."""
+    requests, total = simulation.requests, 0.0
+    if any(group.role != "both" for group in simulation.scenario.cluster.groups):
+        return None
+    for server in simulation.servers:
+        path, replicas = server.far.nominal if server.far else None, server.engine.replicas
+        one = Saturated(replicas[0].model, server.scenario, server.geometry, path)
+        total += len(replicas) * one.rate(requests.input_tokens, requests.output_tokens)
+    return total
 
 
-def _traffic(simulation: Simulation) -> Traffic:
-    """Totals of far memory, from its counters."""
-    far, geometry, gpu = simulation.far, simulation.geometry, simulation.scenario.gpus.gpu
-    burst = geometry.burst
-    near = gpu.memory_latency + burst / (gpu.attention_bandwidth_efficiency * gpu.memory_bandwidth)
-    if far is None:
-        return Traffic(l1_access_s=near)
-    counts, path = far.counts, far.nominal
-    carried: dict[str, list[float]] = {}
-    for crossings, raw in ((path.read, far.moved * geometry.layer_bytes), (path.write, far.written)):
-        for stage, rate, weight in crossings:
-            carried.setdefault(stage, [rate, 0.0])[1] += raw * weight
-    return Traffic(
-        page_bytes=geometry.layer_bytes,
-        asked=counts.asked, demand=counts.demand, in_time=counts.in_time, late=counts.late,
-        proposed=counts.proposed, issued=counts.issued, dropped=counts.dropped, useless=counts.useless,
-        in_flight=far.unused, l2_hits=far.l2_hits, polluted=far.polluted,
-        moved=far.moved, written_bytes=far.written, backlog_bytes=far.backlog, sent_bytes=far.sent,
-        homed=simulation.engine.replicas[0].residency.homed,
-        wait_s=far.wait, waited=far.waited, l1_access_s=near,
-        l3_access_s=path.read_latency + burst / path.burst_rate,
-        rates=tuple(path.rates()),
-        stages=tuple(StageUse(stage, rate, total) for stage, (rate, total) in carried.items()),
-    )  # fmt: skip
-
-
-def check_run(measured: Measured, held: dict[str, tuple[float, NDArray[Any]]]) -> None:
-    simulation, steps, columns = measured.simulation, measured.steps, measured.columns
-    recorder, requests = simulation.recorder, simulation.requests
-    invariants.check_requests(recorder, columns)
-    invariants.check_tokens(recorder, steps, requests.input_tokens, requests.output_tokens)
-    invariants.check_steps(steps)
-    invariants.check_attribution(columns)
-    for name, (capacity, used) in held.items():
-        invariants.check_capacity(name, used, capacity)
-    left = 0
-    for replica in simulation.engine.replicas:
-        left += replica.residency.l1_used + replica.residency.l3_used + (replica.prefix.used if replica.prefix else 0)
-    invariants.require("INV-CAPACITY", left == 0, f"{left} blocks are still held after the last request")
-    invariants.check_traffic(measured.traffic)
-    if isinstance(simulation.far, DetailedFar):
-        simulation.far.check()
-    values, weights = token_gaps(recorder, steps)
-    invariants.check_little(recorder, columns, simulation.engine.presence, float(np.dot(values, weights)))
-
-
-def _warnings(scenario: Scenario, simulation: Simulation, columns: dict[str, NDArray[Any]]) -> list[str]:
-    warnings = list(simulation.notes)
+def _warnings(scenario: Scenario, simulation: Simulation, stable: Stability) -> list[str]:
+    warnings = [stable.warning] if stable.warning else []
+    warnings += simulation.notes
     if scenario.resolved.kv.sharing == "prefix" and simulation.engine.replicas[0].prefix is None:
         warnings.append("prefix reuse: not in the workload (no ids of blocks that fit kv.block); prompts are computed whole")
     if scenario.resolved.prefetch.predictor == "token_model":
@@ -251,16 +244,6 @@ def _warnings(scenario: Scenario, simulation: Simulation, columns: dict[str, NDA
     if not scenario.resolved.gpus.gpu.calibrated:
         warnings.append(uncalibrated.warning(scenario.resolved.gpus.gpu))
     warnings += unmodelled(scenario.resolved)
-    queue, arrival = columns["queue_s"], columns["arrival_s"]
-    done = ~np.isnan(queue)
-    if done.sum() >= 100 and arrival[-1] > 0:
-        quarter = max(1, int(done.sum()) // 4)
-        early, late = queue[done][:quarter].mean(), queue[done][-quarter:].mean()
-        if late > 5.0 and late > 2 * early:
-            warnings.append(
-                f"offered load exceeds capacity: the queue grew from {early:.1f} s to {late:.1f} s; latencies depend on the "
-                "length of the run"
-            )
     return warnings
 
 

@@ -1,45 +1,57 @@
-"""One simulation: it owns the SimPy environment, the random streams and the recorder; nothing outlives it.
+"""One simulation: it owns the SimPy environment, the random streams and the recorders; nothing outlives it.
 
-Random streams are independent per purpose and derived from (seed, name), never from the order in which they are made, so
-that a policy that draws more numbers does not move the arrivals (common random numbers for paired comparisons).
+One replica alone runs by itself; several are behind a router (`scheduler/frontend.py`), each a `Server` with a recorder for its
+steps. `engine`, `recorder`, `far` and `geometry` are those of the first one, for who looks at one replica.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from hashlib import blake2s
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 from time import monotonic
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 
-from simulator.hardware.faults import Schedule
-from simulator.kvcache.geometry import geometry
-from simulator.kvcache.identity import needs_table, paged
-from simulator.kvcache.prefix import block_ids
+from simulator.experiments.server import Server, server
+from simulator.experiments.streams import stream as stream
+from simulator.kvcache.geometry import Geometry, geometry
+from simulator.kvcache.policies import law, retention
 from simulator.metrics.recorder import Recorder
-from simulator.metrics.steps import StepLaw, StepTimes, shapes
-from simulator.scenario.resolved import ScenarioResolved
-from simulator.scheduler.detailed import DetailedFar
+from simulator.metrics.steps import StepLaw
+from simulator.scenario.resolved import Retention, ScenarioResolved
+from simulator.scheduler.disaggregation import Disaggregated
 from simulator.scheduler.engine import Engine
 from simulator.scheduler.far import FarMemory
-from simulator.scheduler.faults import Faults
+from simulator.scheduler.frontend import Frontend
 from simulator.scheduler.lockstep import Lockstep
-from simulator.scheduler.paged import PagedFar
-from simulator.scheduler.replica import Work
+from simulator.scheduler.routing import RULES, Rule
+from simulator.scheduler.shared import Room, SharedFabric, SharedFar, far_crossings, transfer_crossings
+from simulator.scheduler.work import Work
+from simulator.workload.labels import numbered
+from simulator.workload.prefix_ids import block_ids, fits
 from simulator.workload.requests import Requests
 
 EVENTS_BETWEEN_LOOKS = 200
 
 
-def stream(seed: int, name: str) -> np.random.Generator:
-    """The random stream of one purpose."""
-    return np.random.default_rng([seed, *blake2s(name.encode()).digest()])
+def labels_of(requests: Requests, scenario: ScenarioResolved) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """SLO class and tenant of each request, by number; 0 where the scenario has none."""
+    found, count = [], len(requests)
+    for column, labels, parts in (("class", requests.kind, scenario.slo.given), ("tenant", requests.tenant, scenario.tenants)):
+        names, shares = [part.name for part in parts], [part.share for part in parts]
+        draws = stream(scenario.seed, f"{column} of a request")
+        found.append(numbered(labels, column, names, shares, count, draws) if parts else np.zeros(count, dtype=np.int64))
+    return found[0], found[1]
 
 
-def work_of(requests: Requests, block_tokens: int) -> Work:
-    """The requests as the scheduler takes them; ids of blocks where the trace has them and its blocks are whole ones."""
+def work_of(
+    requests: Requests, block_tokens: int, kind: Sequence[int] = (), tenant: Sequence[int] = (), partial: bool = False
+) -> Work:
+    """The requests as the scheduler takes them; ids of blocks where the trace has them and one size is a multiple of the other;
+    `partial`: of the last, partial one of a prompt as well, where answers have none."""
     ids, outputs, size = requests.hash_ids, requests.output_ids, requests.block_tokens
     prompt, output = requests.input_tokens.tolist(), requests.output_tokens.tolist()
 
@@ -48,55 +60,169 @@ def work_of(requests: Requests, block_tokens: int) -> Work:
         found: list[int] = ids[request].tolist()
         if outputs is not None:
             return block_ids(found + outputs[request].tolist(), size, block_tokens, prompt[request] + output[request])
-        return block_ids(found, size, block_tokens, prompt[request])
+        return block_ids(found, size, block_tokens, prompt[request], partial)
 
-    whole = ids is not None and size % block_tokens == 0
-    return Work(requests.arrival.tolist(), prompt, output, of if whole else None)
+    whole = ids is not None and fits(size, block_tokens)
+    loop = requests.loop
+    after, delay = (loop.after.tolist(), loop.delay.tolist()) if loop else ([], [])
+    session = [] if requests.session is None else requests.session.tolist()
+    return Work(requests.arrival.tolist(), prompt, output, of if whole else None, after, delay, session, kind, tenant)
+
+
+def retained(requests: Requests, policy: Retention) -> Requests:
+    """The requests with the prompts that reach the cache."""
+    share = retention.prompt_share(policy)
+    if share == 1.0:
+        return requests
+    prompts = [retention.prompt(policy, tokens) for tokens in requests.input_tokens.tolist()]
+    note = f"retention: {share:g} of each prompt's tokens are kept; lengths below are those"
+    return replace(requests, input_tokens=np.array(prompts, np.int64), notes=(*requests.notes, note))
+
+
+def _pairs(roles: Sequence[str]) -> list[tuple[int, int]]:
+    """(sender, receiver) of prompts."""
+    senders, receivers = ([at for at, role in enumerate(roles) if role == kind] for kind in ("prefill", "decode"))
+    return [(start, end) for start in senders for end in receivers]
 
 
 class Simulation:
-    """One replica serving `requests` under a resolved scenario; `far_memory`: in place of what `devices` says."""
+    """The replicas of a resolved scenario serving `requests`; `far_memory`: in place of what `devices` says."""
 
     def __init__(
         self, scenario: ScenarioResolved, requests: Requests, coalesce: bool = True, check: bool = False,
         far_memory: type[FarMemory] | None = None,
     ):  # fmt: skip
+        requests = retained(requests, scenario.kv.policies.retention)
         self.scenario, self.requests = scenario, requests
         self.notes: tuple[str, ...] = requests.notes
         self.env = simpy.Environment()
-        self.geometry = geometry(scenario)
-        self.recorder = Recorder(len(requests))
-        pool = scenario.pool
-        draws = stream(scenario.seed, "prefetch")
-        kv, pages = scenario.kv, None
-        self.far: FarMemory | None = None
-        if pool and needs_table(kv.selection, kv.placement, scenario.prefetch.predictor):
-            self.far = PagedFar(scenario, self.geometry, draws, check)
-            pages = paged(scenario, self.geometry, self.far.refetch_seconds, stream(scenario.seed, "selection"))
-            self.far.attach(pages)
-        elif pool and scenario.devices == "detailed" and far_memory is None:
-            placing = stream(scenario.seed, "placement")
-            self.far = DetailedFar(scenario, self.geometry, draws, placing, lambda: self.engine.clock)
-        elif pool:
-            self.far = (far_memory or FarMemory)(scenario, self.geometry, draws, check)
-        work = work_of(requests, self.geometry.block_tokens)
-        self.engine: Engine | Lockstep
-        if scenario.gpus.data_parallel > 1:
-            self.engine = Lockstep(self.env, scenario, self.geometry, work, self.recorder)
+        self.kind, self.tenant = labels_of(requests, scenario)
+        named = self.kind.tolist() if scenario.slo.given else (), self.tenant.tolist() if scenario.tenants else ()
+        work = work_of(requests, scenario.kv.block_tokens, *named, scenario.kv.reuse.partial)
+        recorder = Recorder(len(requests))
+        self.frontend: Frontend | None = None
+        if not scenario.cluster.groups:
+            self.servers = [server(self.env, scenario, work, recorder, coalesce, check, far_memory)]
         else:
-            self.engine = Engine(self.env, scenario, self.geometry, work, self.recorder, self.far, coalesce, pages)
-            if scenario.faults and pool and self.far:
-                schedule = Schedule(pool, scenario.faults, stream(scenario.seed, "faults"))
-                self.engine.faults = Faults(scenario, schedule, self.engine, self.far)
+            self.servers = self._replicas(work, recorder, coalesce, check)
+
+    def _replicas(self, work: Work, recorder: Recorder, coalesce: bool, check: bool) -> list[Server]:
+        """The replicas of all groups behind a router; those that compute prompts for others first."""
+        scenario, found = self.scenario, list[Server]()
+        groups = sorted(scenario.cluster.groups, key=lambda group: group.role != "prefill")
+        every = [(group, scenario.of(group)) for group in groups for _ in range(group.count)]
+        shares = scenario.pool is not None and scenario.cluster.pool_shared
+        fabric = self._fabric([own for _, own in every], shares, check)
+        prompts = sum(group.count for group in groups if group.role == "prefill")
+        # where prompts are computed elsewhere, each kind of replica has requests and records of its own
+        of_prompts = replace(work, output=[1] * len(work.output)) if prompts else work
+        # and those who decode have no prefix cache (`disaggregation.py`)
+        decoded = replace(work, arrival=[inf] * len(work.arrival), ids=None, after=(), delay=()) if prompts else work
+        first = {"prefill": recorder, "decode": Recorder(len(work.arrival)), "both": recorder}
+        for number, (group, own) in enumerate(every):
+            rows = first[group.role] if not any(one.role == group.role for one in found) else first[group.role].beside()
+            far = None
+            if shares:
+                draws = stream(scenario.seed, f"prefetch {number}" if number else "prefetch")
+                far = SharedFar(own, geometry(own), draws, fabric, number)
+            task = of_prompts if group.role == "prefill" else decoded
+            found.append(server(self.env, own, task, rows, coalesce, check, None, number, far))
+            found[-1].group, found[-1].role = group.name, group.role
+        engines = [one.engine for one in found if isinstance(one.engine, Engine)]
+        rules = [RULES[scenario.cluster.routing](work, stream(scenario.seed, name)) for name in ("routing prompts", "routing")]
+        if prompts:
+            self.frontend = self._split(work, engines, (rules[0], rules[1]), [own for _, own in every], prompts, fabric)
+        else:
+            self.frontend = Frontend(self.env, work, engines, rules[1])
+        for one, placed in zip(found, self.frontend.placed, strict=True):
+            one.requests = placed
+        if shares:
+            self.frontend.room = room = Room(found[0].geometry.l3_blocks)
+            room.engines += engines
+            for engine in engines:
+                engine.room = room
+        return found
+
+    def _fabric(self, replicas: list[ScenarioResolved], shares: bool, check: bool) -> SharedFabric:
+        """What replicas have in common: the pool, and the way between those that compute prompts and those that decode."""
+        crossings = [one for number, own in enumerate(replicas) for one in far_crossings(own, number)] if shares else []
+        roles = [group.role for group in self.scenario.cluster.groups for _ in range(group.count)]
+        roles.sort(key=lambda role: role != "prefill")
+        for start, end in _pairs(roles):
+            crossings += transfer_crossings(replicas[start], replicas[end], (start, end))
+        return SharedFabric(self.env, crossings, check)
+
+    def _split(
+        self, work: Work, engines: list[Engine], rules: tuple[Rule, Rule], replicas: list[ScenarioResolved], prompts: int,
+        fabric: SharedFabric,
+    ) -> Disaggregated:  # fmt: skip
+        """A router before replicas of both kinds, the first `prompts` of which compute prompts."""
+        scenario = self.scenario
+        way = scenario.cluster.transfer
+        assert way is not None
+        ways = {}
+        for start in range(prompts):
+            for end in range(prompts, len(engines)):
+                ports = replicas[start].gpus.gpu.link.latency + replicas[end].gpus.gpu.link.latency
+                ways[start, end] = (fabric.way(f"{start} to {end}"), way.link.latency + ports)
+        token, stored = scenario.model.kv_bytes_per_token, law.stored(scenario.kv.policies, scenario.model)
+
+        def held(tokens: int) -> float:
+            return token * stored.at(tokens) if tokens else 0.0
+
+        return Disaggregated(self.env, work, engines, rules, prompts, fabric.fabric, ways, way.threshold, held)
+
+    @property
+    def engine(self) -> Engine | Lockstep:
+        return self.servers[0].engine
+
+    @property
+    def recorder(self) -> Recorder:
+        return self.servers[0].recorder
+
+    @property
+    def far(self) -> FarMemory | None:
+        return self.servers[0].far
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.servers[0].geometry
+
+    @property
+    def _whole(self) -> Engine | Lockstep | Frontend:
+        """Who knows all requests."""
+        return self.frontend or self.engine
+
+    @property
+    def events(self) -> int:
+        return self._whole.events
+
+    @property
+    def steps(self) -> int:
+        return self._whole.steps
+
+    @property
+    def clock(self) -> float:
+        return self._whole.clock
+
+    @property
+    def found_blocks(self) -> dict[str, int]:
+        """Blocks of prompts that have an id, and what of them was found in which tier, of all replicas."""
+        counts = [one.recorder.prefix_blocks for one in self.servers]
+        return {name: sum(count[name] for count in counts) for name in counts[0]}
 
     def run(self, progress: Callable[[float, str], None] | None = None) -> None:
-        self.env.process(self.engine.run())
+        if self.frontend is not None:
+            self.frontend.start()
+        else:
+            self.env.process(self.engine.run())
         if progress is None:
             self.env.run()
         else:
             self._run_telling(progress)
-        if self.far is not None:
-            self.far.cancel()
+        for one in self.servers:
+            if one.far is not None:
+                one.far.cancel()
 
     def _run_telling(self, progress: Callable[[float, str], None]) -> None:
         """Run, and tell how many requests have ended about five times a second."""
@@ -109,18 +235,9 @@ class Simulation:
                 self.env.step()
             if monotonic() - told > 0.2:
                 told = monotonic()
-                ended = total - self.engine.open_requests
-                progress(ended / total, f"{ended} of {total} requests, {self.engine.clock:.0f} s simulated")
+                ended = total - self._whole.open_requests
+                progress(ended / total, f"{ended} of {total} requests, {self._whole.clock:.0f} s simulated")
 
     def law(self) -> StepLaw:
-        """The step model's times for every shape of step that occurred."""
-        model, runs = self.engine.model, self.recorder.runs.arrays()
-        times = {}
-        for tokens, rows, kernels in shapes(runs)[0]:
-            parts = model.parts(tokens, rows, kernels)
-            base, streaming_computing = model.base(tokens, rows, kernels), model.load(tokens, rows)
-            times[tokens, rows, kernels] = StepTimes(
-                base, parts.compute, parts.hbm, parts.collective, parts.launch, model.unit_time(tokens), *streaming_computing
-            )
-        kind = self.far.nominal.bound_kind if self.far else "link"
-        return StepLaw(model.host, model.host_per_sequence, model.attention_is_compute, model.unit_load(), times, kind)
+        """The step model's times of the first replica."""
+        return self.servers[0].law()

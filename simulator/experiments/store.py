@@ -5,6 +5,7 @@
     explain.json             what `explain` says: every value with its source, capacities, paths, bounds
     timeline.json.gz         with --timeline: a Chrome trace
     requests.parquet         a row a request        timeseries.parquet   a row a time bin
+    itl.parquet              gaps between tokens: a logarithmic histogram with bins 0.5 % wide
                              (what a column means is in its field metadata, key `description`)
 
 Same scenario and seed give the same bytes, but for the `simulation` block of the summary. A folder that holds anything
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 EXPLAINED = "explain.json"
 RUN_FILES = frozenset(
-    {"scenario.resolved.yaml", SUMMARY, EXPLAINED, "requests.parquet", "timeseries.parquet"}
+    {"scenario.resolved.yaml", SUMMARY, EXPLAINED, "requests.parquet", "timeseries.parquet", "itl.parquet"}
     | {"timeline.json.gz", "figures", "report.html"}
 )
 RESULTS = Path("results")
@@ -79,7 +80,8 @@ def write_run(result: RunResult, folder: Path) -> None:
             (new / "scenario.resolved.yaml").write_text(result.scenario.to_yaml(), encoding="utf-8")
             _write_table(result.requests, requests.COLUMNS, new / "requests.parquet")
             _write_table(result.timeseries, timeseries.COLUMNS, new / "timeseries.parquet")
-            (new / EXPLAINED).write_text(to_json(explain(result.scenario)), encoding="utf-8")
+            _write_table(result.token_gaps, requests.GAP_COLUMNS, new / "itl.parquet")
+            (new / EXPLAINED).write_text(to_json(explain(result.scenario, result.work)), encoding="utf-8")
             if result.timeline is not None:
                 _write_timeline(result.timeline, new / "timeline.json.gz")
             (new / SUMMARY).write_text(to_json(result.summary), encoding="utf-8")

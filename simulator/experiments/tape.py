@@ -42,18 +42,17 @@ class Tape(FarMemory):
         self.entries: list[Entry] = []
         self._sent_before = 0.0
         self._planned: Any = None
+        self._computed: list[float] = []
 
     def step(
         self, far: list[int], lost: float, host: float, layer: float, head: float, produced: float, slow: Slow = UNDISTURBED,
         sequences: int = 1, scores: float = 0.0,
     ) -> FarStep:  # fmt: skip
-        pack = self._pack * produced / len(far)
-        compute = [layer + (pages * self._unpack + self._unpack_launch if pages else 0.0) + pack for pages in far]
         waiting, sent = self.backlog, self.sent
         room = int(self.room / self.geometry.layer_bytes)
         found = super().step(far, lost, host, layer, head, produced, slow, sequences, scores)
         plan = self._planned
-        self._note(far, compute, host, head, plan.window, plan.right, plan.wrong, room, lost, waiting, sent)
+        self._note(far, self._computed, host, head, plan.window, plan.right, plan.wrong, room, lost, waiting, sent)
         return found
 
     def unread(self, produced: float, duration: float, slow: Slow = UNDISTURBED) -> FarStep:
@@ -61,6 +60,10 @@ class Tape(FarMemory):
         found = super().unread(produced, duration, slow)
         self._note([], [], duration + self._pack * produced, 0.0, 0, [], [], 0, 0.0, waiting, sent)
         return found
+
+    def _compute(self, far: list[int], layer: float, produced: float) -> tuple[list[float], float]:
+        self._computed, codec = super()._compute(far, layer, produced)
+        return self._computed, codec
 
     def _plan(self, *arguments: Any) -> Any:
         self._planned = super()._plan(*arguments)

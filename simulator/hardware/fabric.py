@@ -71,6 +71,7 @@ class Flow:
     priority: int
     cap: float  # raw bytes/s
     tag: str
+    share: float = 1.0  # for how many flows of its class it counts where they share a stage
     settled: float = 0.0  # raw bytes moved up to `since`
     since: float = 0.0  # when the rate last changed
     rate: float = 0.0  # raw bytes/s from then on; Fabric.rates() is up to date also within an instant of change
@@ -109,20 +110,23 @@ class Fabric:
         cap: float = inf,
         latency: float = 0.0,
         tag: str = "",
+        share: float = 1.0,
     ) -> Flow:
-        """Start a transfer of `size` raw bytes; `cap` is in raw bytes/s, `latency` (s) passes before the first byte.
+        """Start a transfer of `size` raw bytes; `cap` is in raw bytes/s, `latency` (s) passes before the first byte; `share`
+        is its weight at the arbiters (`sharing.py`).
 
         A stage that is crossed twice may be listed twice (its weights add); weight 0 means that it is not used.
         """
-        if not (0.0 <= size < inf and cap > 0.0 and 0.0 <= latency < inf):
-            raise ValueError(f"flow {tag!r}: size {size} and latency {latency} must be finite, >= 0, cap {cap} > 0")
+        if not (0.0 <= size < inf and cap > 0.0 and 0.0 <= latency < inf and 0.0 < share < inf):
+            given = f"flow {tag!r}: size {size}, latency {latency}, cap {cap}, share {share}"
+            raise ValueError(f"{given}: size and latency must be finite, >= 0, cap and share > 0")
         key = tuple(path.items()) if isinstance(path, Mapping) else tuple(path)
         route = self._routes.get(key)
         if route is None:
             if len(self._routes) >= ROUTES:
                 self._routes.clear()
             route = self._routes[key] = _crossing(key)
-        flow = Flow(float(size), route, self.env.event(), priority, cap, tag)
+        flow = Flow(float(size), route, self.env.event(), priority, cap, tag, share)
         if latency > 0.0:
             timer = self.env.timeout(latency, flow)
             timer.callbacks.append(lambda event: self._start(event.value))

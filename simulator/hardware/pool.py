@@ -17,7 +17,8 @@ read also takes `requests` bytes per byte of the links' write direction. Reads (
 Where the GPUs move the pages themselves (`copy_engine.py`) their engines are a stage of each direction, and one of both: two
 busy directions reach less than the sum of each alone. Set-up and start of copies then stand for the latency of the path.
 
-Sharing: the other replicas use `others_load` of what is shared; this one gets the rest, and at least its fair share.
+Sharing: the other replicas use `others_load` of what is shared; this one gets the rest, and at least its fair share
+(where arbiters are weighted, that of its `weight`).
 Latency of a read, once per dependent chain: the request crosses the links, the board translates and looks up its
 directory, memory answers, the engine fills, the data crosses back. Shared devices answer later under the load of others
 (`hardware.latency`). What is in flight sustains outstanding bytes / round trip of a burst, its own transfer included.
@@ -55,6 +56,7 @@ class PathFlow:
     path: tuple[tuple[str, float], ...]
     cap: float  # raw bytes/s
     priority: int
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ def ports(scenario: ScenarioResolved) -> int:
 
 
 def left_over(pool: Pool) -> float:
-    """Share of what replicas share that is left to this one: what the others do not use, at least a fair share."""
-    return max(1.0 - pool.others_load, 1.0 / pool.shared_by)
+    """Share of what replicas share that is left to this one: what the others do not use, at least the share that its weight
+    gives it beside theirs, which is 1 each."""
+    return max(1.0 - pool.others_load, pool.weight / (pool.weight + pool.shared_by - 1))
 
 
 def far_path(scenario: ScenarioResolved) -> FarPath:

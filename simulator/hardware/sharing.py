@@ -5,20 +5,23 @@ wire bytes per raw byte of it (1/ratio where data is compressed, 1 where it is r
 leave over evenly *in wire bytes*, as a link arbiter that serves equal packets in turn does. So a stage s has a level
 l_s, infinite while it is not full, and a demand gets
 
-    x = min(cap, min over s of l_s / weight_s);      sum over demands of weight_s * x = room_s where l_s is finite.
+    x = min(cap, min over s of share * l_s / weight_s);      sum over demands of weight_s * x = room_s where l_s is finite.
+
+`share`, 1 unless arbiters are weighted, is for how many equal demands one counts: a demand of share 2 gets twice the wire rate
+of one of share 1 where the same stage limits both.
 
 A demand is thus measured by its weight on *its own bottleneck*, not by its largest weight: a compressed flow that
 also crosses a decompressor (weight 1 there) gets the same link bytes as a raw flow when the link limits both;
-normalising by the largest weight would be fairness in raw bytes. Two demands limited by one stage have equal wire
-rates there. Where all weights are equal every such reading is classical max-min.
-Certificate: a demand is at its cap, or crosses a full stage on which no demand of its class has a larger wire rate.
-Not modelled: unequal shares inside a class, minimum guarantees for lower classes, packets.
+normalising by the largest weight would be fairness in raw bytes. Two demands limited by one stage have wire rates in
+proportion to their shares there. Where all weights are equal every such reading is classical max-min.
+Certificate: a demand is at its cap, or crosses a full stage on which no demand of its class has a larger wire rate per share.
+Not modelled: minimum guarantees for lower classes, packets.
 
 Method: (1) Rounds. A stage on which all rising demands are tightest, when every stage is split evenly, is a
 bottleneck for good (the shares of other stages can only grow): its demands freeze, and so do those whose cap is below
 all their shares. With equal weights the scarcest stage always qualifies, and this is progressive filling (Bertsekas
 and Gallager, Data Networks, 2nd ed., section 6.5.2). (2) Where weights differ so that no stage qualifies, the levels
-are relaxed stage by stage to the fixed point above. Demands with one path object, cap and class are computed once.
+are relaxed stage by stage to the fixed point above. Demands with one path object, cap, class and share are computed once.
 Order is that of the arguments, never hash order.
 """
 
@@ -36,7 +39,7 @@ SWEEPS = 200  # 30 settle nearly all random cases with weights from 0.05 to 5; w
 
 
 class Demand(Protocol[S_co]):
-    """What wants a rate: (stage, wire bytes per raw byte) pairs, a cap in raw bytes/s, a class (lower goes first)."""
+    """What wants a rate: (stage, wire bytes per raw byte) pairs, a cap in raw bytes/s, a class (lower goes first), a share."""
 
     @property
     def path(self) -> tuple[tuple[S_co, float], ...]: ...
@@ -44,17 +47,19 @@ class Demand(Protocol[S_co]):
     def cap(self) -> float: ...
     @property
     def priority(self) -> int: ...
+    @property
+    def share(self) -> float: ...
 
 
 class _Kind(Generic[S]):
-    """Demands of the same class and cap with one path object."""
+    """Demands of the same class, cap and share with one path object."""
 
-    __slots__ = ("cap", "count", "given", "neck", "path", "rate")
+    __slots__ = ("cap", "count", "given", "neck", "path", "rate", "share")
 
-    def __init__(self, path: tuple[tuple[S, float], ...], cap: float):
+    def __init__(self, path: tuple[tuple[S, float], ...], cap: float, share: float):
         self.given = path  # kept alive: its identity is its key
         self.path = tuple([(stage, weight) for stage, weight in path if weight > 0.0])
-        self.cap = cap
+        self.cap, self.share = cap, share
         self.count = 1
         self.rate = 0.0
         self.neck: S | None = None  # the stage where it is tightest; None where that is its own cap
@@ -65,14 +70,14 @@ def fair_rates(capacity: Mapping[S, float], demands: Sequence[Demand[S]]) -> lis
 
     `capacity` has the wire bytes/s (0 to inf) of every stage that is crossed with a weight above 0.
     """
-    kinds: dict[tuple[int, float, int], _Kind[S]] = {}
+    kinds: dict[tuple[int, float, float, int], _Kind[S]] = {}
     classes: dict[int, list[_Kind[S]]] = {}
     chosen = []
     for demand in demands:
-        key = (demand.priority, demand.cap, id(demand.path))
+        key = (demand.priority, demand.cap, demand.share, id(demand.path))
         kind = kinds.get(key)
         if kind is None:
-            kind = kinds[key] = _Kind(demand.path, demand.cap)
+            kind = kinds[key] = _Kind(demand.path, demand.cap, demand.share)
             classes.setdefault(demand.priority, []).append(kind)
         else:
             kind.count += 1
@@ -86,18 +91,18 @@ def fair_rates(capacity: Mapping[S, float], demands: Sequence[Demand[S]]) -> lis
 def _fill(capacity: Mapping[S, float], room: dict[S, float], rising: list[_Kind[S]]) -> None:
     """Give one class its rates and take them from `room`."""
     while rising:
-        crossed: dict[S, int] = {}
+        crossed: dict[S, float] = {}
         for kind in rising:
-            count = kind.count
+            shares = kind.count * kind.share
             for stage, _ in kind.path:
-                crossed[stage] = crossed.get(stage, 0) + count
-        share = {stage: room[stage] / count for stage, count in crossed.items()}
+                crossed[stage] = crossed.get(stage, 0.0) + shares
+        level = {stage: room[stage] / shares for stage, shares in crossed.items()}
         elsewhere: set[S] = set()  # stages that do not limit all who cross them; only asked for membership
         for kind in rising:
             rate, neck = kind.cap, None
             for stage, weight in kind.path:
-                if share[stage] < rate * weight:
-                    rate, neck = share[stage] / weight, stage
+                if level[stage] * kind.share < rate * weight:
+                    rate, neck = level[stage] * kind.share / weight, stage
             kind.rate, kind.neck = rate, neck
             for stage, _ in kind.path:
                 if stage != neck:
@@ -129,7 +134,9 @@ def _relax(room: Mapping[S, float], rising: list[_Kind[S]], stages: list[S]) -> 
         moving = False
         for stage in stages:
             old, level[stage] = level[stage], inf
-            level[stage] = new = _level([(w * _rate(kind, level), kind.count) for kind, w in users[stage]], room[stage])
+            level[stage] = new = _level(
+                [(w * _rate(kind, level) / kind.share, kind.count * kind.share) for kind, w in users[stage]], room[stage]
+            )
             moving = moving or (new != old and not abs(new - old) <= 1e-14 * old < inf)
         if not moving:
             break
@@ -142,11 +149,11 @@ def _relax(room: Mapping[S, float], rising: list[_Kind[S]], stages: list[S]) -> 
 
 
 def _rate(kind: _Kind[S], level: Mapping[S, float]) -> float:
-    return min(kind.cap, min([level[stage] / weight for stage, weight in kind.path]))
+    return min(kind.cap, min([level[stage] * kind.share / weight for stage, weight in kind.path]))
 
 
-def _level(wanted: list[tuple[float, int]], room: float) -> float:
-    """The level l at which count x min(wanted, l) fills the room; inf where all that is wanted fits."""
+def _level(wanted: list[tuple[float, float]], room: float) -> float:
+    """The level l at which the sum of shares x min(wanted per share, l) fills the room; inf where all that is wanted fits."""
     if sum([want * count for want, count in wanted]) <= room:
         return inf
     takers = sum([count for _, count in wanted])

@@ -52,6 +52,7 @@ class Pages(Protocol):
 class Policy(Protocol):
     sequential: bool  # what a scan brings in displaces what the scan has not reached yet
     static: bool  # a page that stays keeps its key
+    ascending: bool  # every key that it gives is above all that it gave before
 
     def keys(self, tier: Tier, ids: Ids, held: Bools) -> Keys:
         """Keys of a batch of pages, in the order of use; `held`: which were in the tier."""
@@ -69,7 +70,7 @@ class _Plain:
     """Learns nothing from evictions."""
 
     sequential = True
-    static = False
+    static = ascending = False
 
     def __init__(self, pages: Pages):
         self.pages = pages
@@ -79,6 +80,8 @@ class _Plain:
 
 
 class Lru(_Plain):
+    ascending = True
+
     def __init__(self, pages: Pages):
         super().__init__(pages)
         self._stamp = 0
@@ -89,6 +92,8 @@ class Lru(_Plain):
 
 
 class Fifo(Lru):
+    ascending = False
+
     def keys(self, tier: Tier, ids: Ids, held: Bools) -> Keys:
         return np.where(held, tier.key[ids], super().keys(tier, ids, held))
 
@@ -99,6 +104,8 @@ class Lfu(_Plain):
 
 
 class Hot(Lru):
+    ascending = False
+
     def __init__(self, pages: Pages, threshold: int = 10, adapt: bool = False):
         super().__init__(pages)
         self.threshold, self.adapt = threshold, adapt

@@ -7,13 +7,20 @@ hold their layers of a block, so blocks are counted by what the longest stage ta
 
 A model whose layers all have a window keeps the blocks that the window of the next token touches, at most
 ceil((window - 1) / block_tokens) + 1 of a sequence: a block that falls out of it is free for the next one. What one prompt
-piece reads before its own window is not held beyond that.
+piece reads before its own window is not held beyond that. Under other KV policies (`stored`) a block is memory of that size,
+and a sequence has as many as its KV and states fill: a block then holds more tokens the smaller they are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
+import numpy as np
+
+from simulator.kvcache.policies.curve import IDENTITY, Curve, Ints
+from simulator.kvcache.policies.law import stored as stored_by
+from simulator.kvcache.policies.topology import shares
 from simulator.scenario.resolved import ScenarioResolved
 
 
@@ -32,6 +39,7 @@ class Geometry:
     l3_bytes: float  # stored (compressed) bytes of the pool
     ratio: float
     most_blocks: int = 0  # of one sequence; 0: as many as it has tokens
+    stored: Curve | None = None  # dense tokens whose memory a sequence takes; None: its own
 
     @property
     def layer_bytes(self) -> float:
@@ -44,8 +52,16 @@ class Geometry:
 
     def blocks(self, tokens: int) -> int:
         """Blocks that hold `tokens` tokens of one sequence."""
+        if self.stored is not None:
+            return ceil(self.stored.at(tokens) / self.block_tokens - 1e-9) if tokens else 0
         blocks = -(-tokens // self.block_tokens)
         return min(blocks, self.most_blocks) if self.most_blocks else blocks
+
+    def blocks_over(self, tokens: Ints) -> Ints:
+        """The same of many sequences under other KV policies, each with tokens."""
+        assert self.stored is not None
+        found: Ints = np.ceil(self.stored.over(tokens) / self.block_tokens - 1e-9).astype(np.int64)
+        return found
 
 
 def geometry(scenario: ScenarioResolved) -> Geometry:
@@ -55,17 +71,24 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
     block = page * ranks * model.layers
     stage = page * ranks * -(-model.layers // scenario.gpus.pipeline_parallel)
     stored = pool.boards * pool.board.memory / pool.shared_by if pool else 0.0
-    ratio = kv.codec.ratio
+    ratio, compute = kv.codec.ratio, kv.policies.compute
+    near = kv.blocks if kv.blocks is not None else int(scenario.l1_per_gpu * ranks // stage)
+    stored_as = None
+    if not kv.policies.identity:
+        stored_as = stored_by(kv.policies, model).times(shares(kv.policies.latent, ranks))
+        if compute.at != "gpu":
+            near = int(compute.devices * compute.memory // (model.kv_bytes_per_token * kv.block_tokens))
     return Geometry(
         block_tokens=kv.block_tokens,
         layers=model.layers,
         ranks=ranks,
         page_bytes=page,
         burst=kv.burst,
-        l1_blocks=kv.blocks if kv.blocks is not None else int(scenario.l1_per_gpu * ranks // stage),
+        l1_blocks=near,
         l2_bytes=kv.l2 * ranks,
         l3_blocks=int(stored * ratio // block),
         l3_bytes=stored,
         ratio=ratio,
         most_blocks=-(-(model.kept_tokens - 1) // kv.block_tokens) + 1 if model.kept_tokens else 0,
+        stored=None if stored_as == IDENTITY else stored_as,
     )

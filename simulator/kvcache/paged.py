@@ -40,6 +40,7 @@ class Paged:
         self.sets = PageSets(selection, self.groups, self.table, block_tokens, rng)
         self.kept = Tier(Lru(self), 0, weight=self.weight)
         self.unused_lost = 0  # pages that were prefetched, kept, and left L2 unused since last asked
+        self.unused_lost_of = np.zeros(len(self.groups), np.int64)  # of each group, ever
         self.far: dict[int, int] = {}
         self.claimed = self.homed = 0
         self._slot_of: dict[int, int] = {}
@@ -48,6 +49,7 @@ class Paged:
         self._decoding: dict[int, None] = {}  # slots, in order of joining
         self._slots: Ids | None = None  # the same as an array
         self._admission = np.zeros(0, np.int64)  # of each slot: number of its admission
+        self.request_of = np.zeros(0, np.int64)  # of each slot
         self._admitted = 0
         self._to_l3 = 0  # pages to be written back, since last asked
         self._page_value = page_value
@@ -78,6 +80,8 @@ class Paged:
             if slot >= len(self._offset):
                 self._offset = np.append(self._offset, 0)
                 self._admission = np.append(self._admission, 0)
+                self.request_of = np.append(self.request_of, 0)
+            self.request_of[slot] = request
             self._admission[slot] = self._admitted
             self._admitted += 1
         return slot
@@ -117,6 +121,9 @@ class Paged:
             if self._selects:
                 for slot in slots[behind].tolist():
                     self.sets.grow(slot)
+
+    def enter(self) -> None:
+        """Bring the table up to date, where that was put off."""
 
     def draw(self) -> list[Ids]:
         """The sets of the decoding sequences in this step: entries, for each group that selects."""
@@ -186,7 +193,13 @@ class Paged:
     @property
     def near_pages(self) -> int:
         """Pages in L1."""
+        self.enter()
         return self.weigh(np.flatnonzero(self.table.flags & NEAR))
+
+    def copies(self) -> tuple[Bools, Bools]:
+        """Of each entry: all its pages are in L1 or have a home in L3; some are anywhere."""
+        flags = self.table.flags
+        return flags & (NEAR | HOME) != 0, flags & ~np.uint8(CHOSEN) != 0
 
     def keep(self, ids: Ids, unused: bool = False) -> None:
         """These pages, fetched in this step, stay in L2; `unused`: nobody asked for them."""
@@ -212,10 +225,17 @@ class Paged:
         if not self.inclusive:
             self._forget(self.kept.drop(ids[flags[ids] & NEAR != 0]))
 
+    def take_demoted(self) -> Ids:
+        """Pages of groups that select which left L1 since last asked, for L2 to take. None where they go to L3 for good."""
+        return np.zeros(0, np.int64)
+
     def _forget(self, gone: Ids) -> None:
         """These pages left L2."""
         flags = self.table.flags
-        self.unused_lost += self.weigh(gone[flags[gone] & UNUSED != 0])
+        unused = gone[flags[gone] & UNUSED != 0]
+        if len(unused):
+            self.unused_lost += self.weigh(unused)
+            self.unused_lost_of += self.weight * np.bincount(unused % self.table.groups, minlength=len(self.weight))
         flags[gone] &= ~np.uint8(KEPT | UNUSED)
 
     def take_evicted(self) -> int:
@@ -233,7 +253,7 @@ class Paged:
 
 def held_once(pages: Paged) -> bool:
     """Every live page has an authoritative copy: it is in L1 or has a home in L3; nothing free is anywhere."""
-    table = pages.table
-    live = np.repeat(table.sequence >= 0, table.groups)
-    flags = table.flags
-    return bool(np.all((flags[live] & (NEAR | HOME)) != 0) and not np.any(flags[~live] & ~np.uint8(CHOSEN)))
+    pages.enter()
+    live = np.repeat(pages.table.sequence >= 0, pages.table.groups)
+    copied, anywhere = pages.copies()
+    return bool(np.all(copied[live]) and not np.any(anywhere[~live]))

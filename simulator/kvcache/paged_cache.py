@@ -18,17 +18,15 @@ from simulator.kvcache.tier import Bools, Tier
 from simulator.scenario.resolved import Placement, Selection
 
 
-class PagedCache(Paged):
+class Cache(Paged):
+    """What every policy has in common: blocks come and go, pages get their homes."""
+
     def __init__(
         self, l1_blocks: int, l3_blocks: int, layers: int, block_tokens: int, selection: Selection, placement: Placement,
-        page_value: float, rng: np.random.Generator,
+        page_value: float, rng: np.random.Generator, sequential: bool,
     ):  # fmt: skip
-        kind = POLICIES[placement.eviction]
-        super().__init__(l1_blocks, l3_blocks, layers, block_tokens, selection, placement, page_value, rng, kind.sequential)
-        policy: Policy = Hot(self, placement.threshold, placement.adapt) if kind is Hot else kind(self)
-        self.l1 = Tier(policy, l1_blocks * layers, weight=self.weight)
+        super().__init__(l1_blocks, l3_blocks, layers, block_tokens, selection, placement, page_value, rng, sequential)
         self.immediate = placement.write_back == "immediate"
-        self._demoted: list[Ids] = []  # pages that left L1
         self._total = 0  # blocks of all sequences
         self._home = 0  # pages with a home in L3
         self.l1_used = 0
@@ -39,9 +37,6 @@ class PagedCache(Paged):
 
     def near_room(self) -> int:
         return self.l1_blocks - self._total
-
-    def settled(self) -> bool:
-        return self.l1.used == self.table.live * self.layers_per_block and self._total <= self.l1_blocks
 
     def place(self, request: int, has: int, blocks: int, others: Others) -> int:
         self.far[request] = 0
@@ -66,14 +61,55 @@ class PagedCache(Paged):
         self.far.pop(request, None)
         if request in self._slot_of:
             slot = self._slot_of[request]
-            entries = self._remove(request)
-            self.l1.drop(entries)
-            self._set_home(self._home - self.weigh(entries[self.table.flags[entries] & HOME != 0]))
+            self._set_home(self._home - self._drop(self._remove(request)))
             self.table.remove(slot)
         self._count(-blocks)
 
     def resize(self, l3_blocks: int) -> None:
         self.l3_blocks = l3_blocks
+
+    def _drop(self, entries: Ids) -> int:
+        """These are no more: pages that had a home."""
+        raise NotImplementedError
+
+    def _set_home(self, pages: int) -> None:
+        self._home = pages
+        self.l3_used = -(-pages // self.layers_per_block)
+
+    def _homed(self, pages: int) -> None:
+        """Pages got a home: they are to be written to L3."""
+        self._set_home(self._home + pages)
+        self.homed += pages
+        self._to_l3 += pages
+
+    def _writes(self, pages: int) -> bool:
+        """Whether pages that change no more are written at once. What L3 has no room for stays in L1: then all of it fits
+        there."""
+        return self.immediate and self._home + pages <= self.l3_blocks * self.layers_per_block
+
+    def after_reads(self) -> None:
+        return None
+
+
+class PagedCache(Cache):
+    """With a key per page."""
+
+    def __init__(
+        self, l1_blocks: int, l3_blocks: int, layers: int, block_tokens: int, selection: Selection, placement: Placement,
+        page_value: float, rng: np.random.Generator,
+    ):  # fmt: skip
+        kind = POLICIES[placement.eviction]
+        super().__init__(l1_blocks, l3_blocks, layers, block_tokens, selection, placement, page_value, rng, kind.sequential)
+        policy: Policy = Hot(self, placement.threshold, placement.adapt) if kind is Hot else kind(self)
+        self.l1 = Tier(policy, l1_blocks * layers, weight=self.weight)
+        self._demoted: list[Ids] = []  # pages that left L1
+
+    def settled(self) -> bool:
+        return self.l1.used == self.table.live * self.layers_per_block and self._total <= self.l1_blocks
+
+    def _drop(self, entries: Ids) -> int:
+        self.l1.drop(entries)
+        return self.weigh(entries[self.table.flags[entries] & HOME != 0])
 
     def lost(self) -> list[int]:
         """Of the others, what is in L1 has to be written again when it is evicted."""
@@ -83,10 +119,6 @@ class PagedCache(Paged):
         flags[flags & NEAR != 0] &= ~np.uint8(HOME)
         self._set_home(self.weigh(away))
         return [request for request, slot in self._slot_of.items() if slot in slots]
-
-    def _set_home(self, pages: int) -> None:
-        self._home = pages
-        self.l3_used = -(-pages // self.layers_per_block)
 
     def _enter(self, full: Ids, newest: Ids) -> None:
         table = self.table
@@ -109,8 +141,8 @@ class PagedCache(Paged):
         self._full(entries)
 
     def _full(self, entries: Ids) -> None:
-        """These pages change no more. What L3 has no room for stays in L1: then all of it fits there."""
-        if self.immediate and self._home + self.weigh(entries) <= self.l3_blocks * self.layers_per_block:
+        """These pages change no more."""
+        if self._writes(self.weigh(entries)):
             self._give_home(entries)
 
     def read(self, ids: Ids) -> Bools:
@@ -131,13 +163,7 @@ class PagedCache(Paged):
         dirty = ids[flags[ids] & HOME == 0]
         if len(dirty):
             flags[dirty] |= HOME
-            pages = self.weigh(dirty)
-            self._set_home(self._home + pages)
-            self.homed += pages
-            self._to_l3 += pages
-
-    def after_reads(self) -> None:
-        return None
+            self._homed(self.weigh(dirty))
 
     def take_demoted(self) -> Ids:
         """Pages of groups that select which left L1 since last asked, and are in neither tier now."""

@@ -1,14 +1,17 @@
 """A KV policy: nine orthogonal parts, each the identity by default (design section 5).
 
-    layout     what is kept per token and layer: the model's own heads (MHA, GQA), latent (MLA) or window
-    codec      stored bytes per raw byte, by tier: 1/ratio in L3, raw in HBM
-    retention  which tokens exist: all of them
+    layout     what is kept per token and layer: the model's own heads (MHA, GQA), latent (MLA) or window; or groups
+    codec      stored bytes per raw byte, by tier: 1/ratio in L3; in HBM raw, or bits, metadata, residual window
+    retention  which tokens exist: all of them, or a part of the prompt or of everything
     selection  which stored tokens a decode step reads: all, or at most `budget` of each sequence
-    placement  tiers and eviction
+    placement  tiers and eviction; where attention is computed
     prefetch   who proposes far pages
-    topology   colocated prefill and decode
-    sharing    private, or equal prefixes of prompts stored once (`prefix.py`)
-    loop       one pass per token
+    topology   colocated prefill and decode; latents on every rank, or cut over the ranks
+    sharing    private, or equal prefixes of prompts stored once (`prefix.py`) and read by each, or once
+    loop       one pass per token, speculation, several workers
+
+Tiers, pages and prefixes are simulated one by one (here, `selection.py`, `prefix.py`); the rest is functions of the context
+alone, in `policies/` (formulas there), and cannot be combined with a pool.
 
 The composition law gives, per sequence of n cached tokens, what is *stored* (capacity), *read* (HBM traffic) and *moved*
 (fabric traffic): retention shrinks stored and read, selection shrinks read only, a codec belongs to a tier. A prompt
@@ -19,18 +22,18 @@ so the far share of what is read is the far share of what is stored.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from simulator.scenario.resolved import Codec, Model, Prefetch, ScenarioResolved, Selection
+from simulator.scenario.resolved import Codec, Model, Policies, Prefetch, ScenarioResolved, Selection
 
 
 @dataclass(frozen=True)
-class Layout:
+class Native:
     bytes_per_token_layer: float  # raw, one copy
 
     @staticmethod
-    def of(model: Model) -> Layout:
-        return Layout(model.kv_bytes_per_token_layer)
+    def of(model: Model) -> Native:
+        return Native(model.kv_bytes_per_token_layer)
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,20 @@ class Placement:
 
 @dataclass(frozen=True)
 class KvPolicy:
-    layout: Layout
+    layout: Native
     codec: Codec
     selection: Selection
     placement: Placement
     prefetch: Prefetch
-    retention: str = "full"
-    topology: str = "colocated"
     sharing: str = "private"
-    loop: str = "autoregressive"
+    policies: Policies = field(default_factory=Policies)
 
     @staticmethod
     def of(scenario: ScenarioResolved) -> KvPolicy:
         kv = scenario.kv
         placement = Placement(kv.l1, kv.l2, kv.eviction)
-        layout = Layout.of(scenario.model)
-        return KvPolicy(layout, kv.codec, kv.selection, placement, scenario.prefetch, sharing=kv.sharing)
+        layout = Native.of(scenario.model)
+        return KvPolicy(layout, kv.codec, kv.selection, placement, scenario.prefetch, kv.sharing, kv.policies)
 
     @property
     def dense(self) -> bool:

@@ -183,6 +183,10 @@ class Lru:
         self._place(blocks)
         return 0
 
+    def reads_at_once(self, blocks: int) -> None:
+        """Blocks that were just written are read by this very step: the scan has them once."""
+        self._written -= blocks
+
     def grow(self, request: int) -> int:
         self._place(1)
         return 0

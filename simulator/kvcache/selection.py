@@ -2,7 +2,8 @@
 
 Roles: the first `dense_layers` layers read everything. Of the rest every `select_every`-th layer selects (at most `budget`
 tokens or a `fraction` of the context, in whole pages, the newest one always among them); the layers after it reuse its set.
-A *group* is the layers that share one set. A selecting layer also reads an index: `index` bytes per byte of its KV.
+A *group* is the layers that share one set. A selecting layer also reads an index, `index` bytes per byte of its KV, once in
+`refresh` steps (the mean, in every step).
 
 The set of a sequence and group is drawn, not computed (what a model would select is an input: `overlap`):
 
@@ -72,7 +73,7 @@ def tokens_read(selection: Selection, contexts: NDArray[np.int64], block_tokens:
     read = int(((chosen - 1) * block_tokens + tail).sum())
     total, dense = int(contexts.sum()), min(selection.dense_layers, layers)
     selecting = -(-(layers - dense) // selection.select_every)
-    return round((dense * total + (layers - dense) * read + selecting * selection.index * total) / layers)
+    return round((dense * total + (layers - dense) * read + selecting * selection.index / selection.refresh * total) / layers)
 
 
 class PageSets:

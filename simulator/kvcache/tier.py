@@ -8,10 +8,14 @@ Capacity is enforced between batches, and a newcomer may leave at once (bypass).
 Victims come from a buffer of the lowest keys, kept sorted. It is filled by a partial sort of all that is held; a page that
 gets a key below the buffer's edge joins it, one whose key has changed is skipped. So a batch costs a few vector operations
 of its own size, and the tier's size only once in every eighth of it.
+
+Where every new key is above all before (`ascending`: lru), no sort is needed: pages stand in a queue in the order in which they
+got their keys, and victims are its first ones that still have theirs.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +46,8 @@ class Tier:
         self._late: list[tuple[Ids, NDArray[np.float64]]] = []  # keys below the edge, to be merged
         self._late_count = 0
         self._merged = False  # into this buffer
+        self._queue: deque[tuple[Ids, NDArray[np.float64]]] = deque()  # ascending: pages and the keys that they got
+        self._queued = self._lean = 0  # pages in it, and when all of them had their keys
 
     def resize(self, pages: int) -> None:
         """Numbers up to `pages` may be used."""
@@ -148,6 +154,10 @@ class Tier:
         return gone
 
     def _set(self, ids: Ids, keys: NDArray[np.float64]) -> None:
+        if self.policy.ascending:
+            self._append(ids, keys)
+            self.key[ids] = keys
+            return
         below = keys < self._edge
         if below.any():
             late, late_keys = ids[below], keys[below]
@@ -163,6 +173,8 @@ class Tier:
 
     def _peek(self, excess: int) -> Ids:
         """The fewest pages with the lowest keys that weigh at least `excess`, in order; all that can leave if less is held."""
+        if self.policy.ascending:
+            return self._first(excess)
         if self._late:
             self._merge()
         while True:
@@ -183,6 +195,50 @@ class Tier:
             if self.weigh(found[:take]) >= excess or self._complete:
                 return found[:take]
             self._refill(excess)
+
+    def _append(self, ids: Ids, keys: NDArray[np.float64]) -> None:
+        if self._queued > 2 * self._lean + 64 * LEAST_BUFFER:
+            standing = [(old[keep], known[keep]) for old, known in self._queue for keep in [self._stands(old, known)]]
+            self._queue = deque(one for one in standing if len(one[0]))
+            self._queued = self._lean = sum(len(one) for one, _ in self._queue)
+        movable = keys < np.inf
+        if not movable.all():
+            ids, keys = ids[movable], keys[movable]
+        if not len(ids):
+            return
+        self._queued += len(ids)
+        if self._queue and not len(self._queue[-1][0]):
+            self._queue.pop()
+        if self._queue and self._queue[-1][1][-1] > keys[0]:  # both of one batch: pages that were held, and those that came in
+            before, known = self._queue.pop()
+            ids, keys = np.concatenate([before, ids]), np.concatenate([known, keys])
+            order = np.argsort(keys)
+            ids, keys = ids[order], keys[order]
+        self._queue.append((ids, keys))
+
+    def _stands(self, ids: Ids, keys: NDArray[np.float64]) -> Bools:
+        standing: Bools = self.held[ids] & (self.key[ids] == keys)
+        return standing
+
+    def _first(self, excess: int) -> Ids:
+        """`_peek` in the queue."""
+        queue, at = self._queue, 0
+        found: list[Ids] = []
+        while excess > 0 and at < len(queue):
+            ids, keys = queue[at]
+            standing = self._stands(ids, keys)
+            if not standing.all():
+                self._queued -= len(ids)
+                ids, keys = ids[standing], keys[standing]
+                self._queued += len(ids)
+                queue[at] = ids, keys
+            if not len(ids) and not at:
+                queue.popleft()
+                continue
+            found.append(ids[: self._until(ids, excess)])
+            excess -= self.weigh(found[-1])
+            at += 1
+        return np.concatenate(found) if found else np.zeros(0, np.int64)
 
     def _merge(self) -> None:
         ids = np.concatenate([late for late, _ in self._late])
@@ -212,4 +268,5 @@ class Tier:
 
     @property
     def bytes(self) -> int:
-        return self.held.nbytes + self.key.nbytes + self._buffer.nbytes + self._buffer_key.nbytes
+        queued = sum(ids.nbytes + keys.nbytes for ids, keys in self._queue)
+        return self.held.nbytes + self.key.nbytes + self._buffer.nbytes + self._buffer_key.nbytes + queued

@@ -2,7 +2,8 @@
 
 One row per run of equal steps (a run is one step, or many with unchanged membership), one row per request, and a few
 rows for what is rare (preemption, waits between tokens). Everything else - step times, their parts, latencies,
-percentiles, occupancy - is computed from these columns afterwards, so recording costs a few list operations a run.
+percentiles, occupancy - is computed from these columns afterwards, so recording costs a few operations a run. Columns are
+arrays of machine numbers: at a million requests, objects would take five times the memory and the time to read them.
 
 Run index i means "the i-th row"; a request's time between two run indices is the sum of those rows. Step index k counts
 single steps; it locates blocks in time.
@@ -10,7 +11,8 @@ single steps; it locates blocks in time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +51,12 @@ FAR_COLUMNS = {
     "sent": np.float64,  # raw bytes given to write-back
     "useless": np.int64,  # pages prefetched and never used
 }
+READER_COLUMNS = {  # far memory: from row `row` of `far` on, a request reads `weight` far blocks (0: none) in each step
+    "row": np.int64,
+    "request": np.int64,
+    "weight": np.int64,
+    "decodes": np.int64,  # 1: only in steps that decode
+}
 GIVEN_COLUMNS = {  # rows whose times are not those of one replica's step model: replicas in lock step
     "run": np.int64,
     "duration": np.float64,
@@ -60,7 +68,6 @@ GIVEN_COLUMNS = {  # rows whose times are not those of one replica's step model:
     "streaming": np.float64,  # s of HBM at full rate, of the mean GPU
     "computing": np.float64,  # s of tensor cores at full rate
 }
-CHUNK = 65536
 
 
 @dataclass
@@ -74,31 +81,32 @@ class Struck:
     recomputed: int = 0  # lost pages, or their place, and started over
 
 
+PER_REQUEST = (
+    "status", "admitted", "first_token", "finished", "queue_first", "queue_later", "preemptions", "cached_tokens", "admit_run",
+    "first_run", "resumed_run", "finish_run", "decode_step", "decoded", "decode_cached", "release_step", "placed_blocks",
+)  # fmt: skip
+
+
 class Rows:
-    """Tuples appended one by one, kept as numpy columns."""
+    """Tuples appended one by one, flat in memory as doubles (exact for whole numbers below 2^53), read as numpy columns."""
 
     def __init__(self, columns: Mapping[str, type[np.generic]]):
         self.columns = columns
-        self._rows: list[tuple[float, ...]] = []
-        self._chunks: list[dict[str, np.ndarray]] = []
+        self._flat = array("d")
+        self._read: dict[str, np.ndarray] = {}
+        self._read_at = -1  # rows of `_read`
         self.count = 0
 
     def append(self, row: tuple[float, ...]) -> None:
-        self._rows.append(row)
+        self._flat.extend(row)
         self.count += 1
-        if len(self._rows) >= CHUNK:
-            self._flush()
-
-    def _flush(self) -> None:
-        values = zip(*self._rows) if self._rows else ([] for _ in self.columns)
-        self._chunks.append({name: np.array(column, dtype) for (name, dtype), column in zip(self.columns.items(), values)})
-        self._rows = []
 
     def arrays(self) -> dict[str, np.ndarray]:
-        self._flush()
-        merged = {name: np.concatenate([chunk[name] for chunk in self._chunks]) for name in self.columns}
-        self._chunks = [merged]
-        return merged
+        if self._read_at != self.count:
+            table = np.frombuffer(self._flat).reshape(self.count, len(self.columns))
+            self._read = {name: table[:, at].astype(dtype) for at, (name, dtype) in enumerate(self.columns.items())}
+            self._read_at = self.count
+        return self._read
 
 
 class Recorder:
@@ -106,28 +114,35 @@ class Recorder:
         self.runs = Rows(RUN_COLUMNS)
         self.far = Rows(FAR_COLUMNS)
         self.given = Rows(GIVEN_COLUMNS)
-        self.status = [WAITING] * requests
-        self.admitted = [np.nan] * requests  # s, first admission
-        self.first_token = [np.nan] * requests
-        self.finished = [np.nan] * requests
-        self.queue_first = [0.0] * requests  # s in the queue before the first token
-        self.queue_later = [0.0] * requests  # s in the queue after it (preempted)
-        self.preemptions = [0] * requests
-        self.cached_tokens = [0] * requests  # prompt tokens found in the prefix cache, over all admissions
+        self.readers = Rows(READER_COLUMNS)
+        never = array("d", [np.nan]) * requests
+        zero, none = array("q", [0]) * requests, array("q", [-1]) * requests
+        self.status = array("b", [WAITING]) * requests
+        self.admitted = never[:]  # s, first admission
+        self.first_token = never[:]
+        self.finished = never
+        self.queue_first = array("d", [0.0]) * requests  # s in the queue before the first token
+        self.queue_later = array("d", [0.0]) * requests  # s in the queue after it (preempted)
+        self.preemptions = zero[:]
+        self.cached_tokens = zero[:]  # prompt tokens found in the prefix cache, over all admissions
+        # blocks of prompts that have an id, over all admissions, and those of them that were found, by tier
+        self.prefix_blocks = dict.fromkeys(("asked", "l1", "l2", "l3"), 0)
         # run indices: latest admission before the first token; first row after the first token (again after a
         # preemption: `resumed_run`); first row after the end
-        self.admit_run = [-1] * requests
-        self.first_run = [-1] * requests
-        self.resumed_run = [-1] * requests
-        self.finish_run = [-1] * requests
+        self.admit_run = none[:]
+        self.first_run = none[:]
+        self.resumed_run = none[:]
+        self.finish_run = none[:]
         # blocks in time: those that prompt pieces write (step, blocks), and for each residence the step of the first
         # decode (-1: none), cached tokens then, the step before which it was released, blocks that its prompt had
-        self.placements: list[tuple[int, int]] = []
-        self.decode_step = [-1] * requests
-        self.decode_cached = [0] * requests
-        self.release_step = [-1] * requests
-        self.placed_blocks = [0] * requests
-        self.residences: list[tuple[int, int, int, int]] = []  # earlier ones, of preempted requests
+        self.placements = Rows({"step": np.int64, "blocks": np.int64})
+        self.held = array("q")  # the decode step before which each step came in which prompts alone ran, decodes waiting
+        self.decode_step = none[:]  # steps in which they were held do not count here
+        self.decoded = zero[:]  # decode steps from there to the release
+        self.decode_cached = zero[:]
+        self.release_step = none
+        self.placed_blocks = zero
+        self.residences: list[tuple[int, int, int, int, int]] = []  # earlier ones, of preempted requests
         self.spans: list[tuple[int, bool, int, int]] = []  # request, before first token, from run, to run
         # gaps between tokens that are not one step: request, run whose first step ends the gap, time of the token before,
         # and whether the gap is one of that step's decodes (else it comes on top)
@@ -140,6 +155,35 @@ class Recorder:
         # prompt pieces, for the timeline only: run, request, tokens that were done before, tokens of the piece
         self.pieces: list[tuple[int, int, int, int]] | None = None
         self.standing: list[int] = []  # blocks held in each row in which the replica stood still
+
+    def beside(self) -> Recorder:
+        """The recorder of another replica: rows of its own, one column of all requests for all replicas."""
+        other = Recorder(0)
+        for name in PER_REQUEST:
+            setattr(other, name, getattr(self, name))
+        if self.pieces is not None:
+            other.pieces = []
+        return other
+
+    def of(self, requests: Sequence[int]) -> Recorder:
+        """After the run: the same with these requests alone, numbered in this order; its rows are not copied."""
+        own = Recorder(0)
+        number = {request: index for index, request in enumerate(requests)}
+        for name, value in vars(self).items():
+            setattr(own, name, value)
+        rows = np.asarray(requests, dtype=np.int64)
+        for name in PER_REQUEST:
+            column = getattr(self, name)
+            setattr(own, name, array(column.typecode, np.frombuffer(column, dtype=column.typecode)[rows].tobytes()))
+        for name in ("spans", "gaps", "aborted"):
+            setattr(own, name, [(number[row[0]], *row[1:]) for row in getattr(self, name)])
+        if self.pieces is not None:
+            own.pieces = [(run, number[request], done, take) for run, request, done, take in self.pieces]
+        return own
+
+    def gives_up(self, request: int) -> bool:
+        """The request ended without its last token."""
+        return self.status[request] in (REJECTED, ABORTED)
 
     def aborts(self, request: int, at: float, emitted: int, last_token: float) -> None:
         self.status[request] = ABORTED
@@ -155,10 +199,11 @@ class Recorder:
         self.far.append((run, duration, duration, 0.0, 0.0, 0, 0, 0, 0, 0, staged, 0.0, 0.0, *totals))
         self.given.append((run, duration, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0))
 
-    def residence_ends(self, request: int, step: int, placed: int, again: bool) -> None:
-        """The request's blocks are released before `step`; `again` if it will be placed once more."""
+    def residence_ends(self, request: int, step: int, placed: int, decoded: int, again: bool) -> None:
+        """The request's blocks are released before `step`, after `decoded` decode steps; `again` if it will be placed once
+        more."""
         if again:
-            self.residences.append((self.decode_step[request], self.decode_cached[request], step, placed))
+            self.residences.append((self.decode_step[request], self.decode_cached[request], step, placed, decoded))
             self.decode_step[request] = -1
         else:
-            self.release_step[request], self.placed_blocks[request] = step, placed
+            self.release_step[request], self.placed_blocks[request], self.decoded[request] = step, placed, decoded

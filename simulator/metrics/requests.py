@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.metrics.far_share import COLUMNS as FAR_COLUMNS
 from simulator.metrics.recorder import FINISHED, STATUS, Recorder
 from simulator.metrics.steps import PARTS, Steps
 
@@ -23,7 +24,7 @@ Floats = NDArray[np.float64]
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
 COLUMNS = {
-    "request": "number in order of arrival",
+    "request": "number in order of arrival (of a closed loop: as if nothing took time)",
     "arrival_s": "arrival, s from the start of the workload",
     "input_tokens": "prompt tokens",
     "output_tokens": "tokens asked for",
@@ -36,17 +37,28 @@ COLUMNS = {
     "tpot_s": "(end to end - TTFT) / (tokens - 1); empty for one token",
     "e2e_s": "last token - arrival",
     "cached_tokens": "prompt tokens found in the prefix cache, over all admissions",
+    "class": "SLO class; `all` where the scenario has none",
+    "tenant": "tenant; empty where the scenario has none",
+    "session": "turns of one session have the same number; -1: of no session, or not recorded",
     "preemptions": "times the request lost its blocks and was computed again",
     "queue_s": "time in the queue, before and after the first token",
     "ttft_queue_s": "time in the queue before the first token",
     **{f"{part}_s": f"part of e2e_s: {part} (see metrics/steps.py)" for part in PARTS},
     **{f"ttft_{part}_s": f"part of ttft_s: {part}" for part in PARTS},
+    **FAR_COLUMNS,
 }
+
+GAP_COLUMNS = {
+    "itl_s": "mean of the gaps between two tokens of a request in this bin, s; bins are 0.5 % wide, empty ones left out",
+    "gaps": "how many",
+}
+GAP_BIN = 1.005
 
 
 def request_columns(
-    recorder: Recorder, steps: Steps, arrival: Floats, prompt: NDArray[np.int64], output: NDArray[np.int64]
-) -> dict[str, NDArray[Any]]:
+    recorder: Recorder, steps: Steps, arrival: Floats, prompt: NDArray[np.int64], output: NDArray[np.int64],
+    session: NDArray[np.int64] | None = None,
+) -> dict[str, NDArray[Any]]:  # fmt: skip
     """A column per entry of COLUMNS; NaN where a request has no such time."""
     status = np.array(recorder.status)
     done = status == FINISHED
@@ -68,6 +80,9 @@ def request_columns(
         "tpot_s": tpot,
         "e2e_s": e2e,
         "cached_tokens": np.array(recorder.cached_tokens),
+        "class": np.full(len(arrival), "all"),
+        "tenant": np.full(len(arrival), ""),
+        "session": np.full(len(arrival), -1) if session is None else session,
         "preemptions": np.array(recorder.preemptions),
         "queue_s": np.where(done, queue_first + queue_later, np.nan),
         "ttft_queue_s": np.where(done, queue_first, np.nan),
@@ -116,6 +131,12 @@ def weighted_percentiles(values: Floats, weights: NDArray[np.int64]) -> dict[str
     return result
 
 
+def mean(values: Floats) -> float | None:
+    """Of the values that are numbers; None if there are none."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else None
+
+
 def distribution(values: Floats) -> dict[str, float | None]:
     """Mean and percentiles of the values that are numbers."""
     values = values[~np.isnan(values)]
@@ -133,3 +154,12 @@ def token_gaps(recorder: Recorder, steps: Steps) -> tuple[Floats, NDArray[np.int
         counts[step] -= within
     kept = counts > 0
     return np.concatenate([steps.duration[kept], odd]), np.concatenate([counts[kept], np.ones(len(odd), dtype=np.int64)])
+
+
+def gap_histogram(values: Floats, counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """A column per entry of GAP_COLUMNS, of `token_gaps`; a gap of 0 s has a bin of its own. Its mean is that of the gaps."""
+    floor = values[values > 0].min() if (values > 0).any() else 1.0
+    bins = np.floor(np.log(np.maximum(values, floor) / floor) / np.log(GAP_BIN)).astype(np.int64)
+    _, where = np.unique(np.where(values > 0, bins, -1), return_inverse=True)
+    held = np.bincount(where, counts)
+    return {"itl_s": np.bincount(where, values * counts) / held, "gaps": held.astype(np.int64)}

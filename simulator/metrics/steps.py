@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class StepLaw:
 
     host: float  # s of host time per step
     host_per_row: float  # and per token given out
-    attention_is_compute: bool
+    attention_part: str  # the part that decode attention belongs to
     context_load: tuple[float, float]  # (HBM s, tensor-core s) at full rate per token of decode context, all layers
     shapes: dict[tuple[int, int, int], StepTimes]  # (tokens, rows, attention kernels) -> times
     stall_kind: str  # the part that exposed waits for far pages belong to
@@ -61,6 +62,25 @@ def shapes(runs: dict[str, np.ndarray]) -> tuple[list[tuple[int, int, int]], Int
     code = ((runs["decodes"] + runs["prefill"]) << 32) + (runs["rows"] << 2) + kernels  # one number sorts faster than three
     unique, index = np.unique(code, return_inverse=True)
     return [(one >> 32, (one >> 2) & (1 << 30) - 1, one & 3) for one in unique.tolist()], index
+
+
+class StepColumns(Protocol):
+    """What all steps have, of one replica or of several."""
+
+    @property
+    def decodes(self) -> Ints: ...
+    @property
+    def prefill(self) -> Ints: ...
+    @property
+    def rows(self) -> Ints: ...
+    @property
+    def duration(self) -> Floats: ...
+    @property
+    def end(self) -> Floats: ...
+    @property
+    def parts(self) -> dict[str, Floats]: ...
+    @property
+    def near(self) -> int: ...
 
 
 class Steps:
@@ -90,6 +110,11 @@ class Steps:
         self.duration[self._given_at] = self.given["duration"]
         self.context: Ints = context
 
+    @property
+    def near(self) -> int:
+        """Pages read from L1 by steps with far memory."""
+        return int(self.far["near"].sum())
+
     def _column(self, name: str) -> Floats:
         values = np.array([getattr(times, name) for times in self._times])
         return values[self._shape[self.run]] if len(values) else np.zeros(0)
@@ -114,9 +139,9 @@ class Steps:
         runs, law = self.runs, self.law
         compute = self._column("compute") + runs["prefill_compute"][self.run]
         hbm = self._column("hbm") + runs["prefill_hbm"][self.run]
-        if law.attention_is_compute:
+        if law.attention_part == "compute":
             compute = compute + self.attention
-        else:
+        elif law.attention_part == "hbm":
             hbm = hbm + self.attention
         zero: Floats = np.zeros(len(self.run))
         host: Floats = np.asarray(law.host + law.host_per_row * self.rows, dtype=np.float64)
@@ -125,6 +150,8 @@ class Steps:
             "compute": compute, "hbm": hbm, "collective": self._column("collective"), "launch": self._column("launch"),
             "host": host,
         }  # fmt: skip
+        if law.attention_part not in WORK:
+            parts[law.attention_part] = self.attention
         if len(self.far["run"]):
             at = self.first[self.far["run"]]
             for kind in dict.fromkeys((law.stall_kind, *(kind for _, kind in self._bounds))):

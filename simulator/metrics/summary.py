@@ -7,20 +7,25 @@ prefetch    coverage = prefetched before asked / asked; timeliness = complete wh
             issued
 kv_access   seconds until one burst is at hand: L1 and L2 unloaded HBM; L3 unloaded path; miss: mean wait of what a
             layer had to wait for, queueing included; mean over all accesses
+tiers       read_bytes: raw KV that steps with far memory read in L1, in L2 (kept there, or prefetched in time), and in L3 (late
+            or on demand): together all that they read
+layer_groups  the same for the layers that share their page sets (one group where all layers are alike), by fate
 bound_by    the part with the most time over all steps, or "arrivals" if nothing ran for more than half of the time
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.metrics.classes import weighted_attainment
 from simulator.metrics.cost import Energy
-from simulator.metrics.recorder import STATUS, Recorder
-from simulator.metrics.requests import distribution, token_gaps, weighted_percentiles
-from simulator.metrics.steps import PARTS, Steps
+from simulator.metrics.recorder import STATUS
+from simulator.metrics.requests import distribution, mean, weighted_percentiles
+from simulator.metrics.steps import PARTS, StepColumns, Steps
 from simulator.metrics.traffic import Traffic
 from simulator.scenario.resolved import Slo
 
@@ -31,54 +36,69 @@ def ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def latency(recorder: Recorder, steps: Steps, columns: Columns) -> dict[str, Any]:
+def latency(columns: Columns, gaps: tuple[NDArray[np.float64], NDArray[np.int64]]) -> dict[str, Any]:
+    """`gaps`: all times between tokens, as `requests.token_gaps` gives them."""
     return {
         "ttft_s": distribution(columns["ttft_s"]),
         "tpot_s": distribution(columns["tpot_s"]),
-        "itl_s": weighted_percentiles(*token_gaps(recorder, steps)),
+        "itl_s": weighted_percentiles(*gaps),
         "e2e_s": distribution(columns["e2e_s"]),
     }
 
 
-def throughput(steps: Steps, columns: Columns, makespan: float) -> dict[str, float | None]:
+def throughput(each: Sequence[Steps], columns: Columns, makespan: float) -> dict[str, float | None]:
+    """`each`: the steps of every replica; what each decodes per second adds up."""
     done = columns["status"] == "finished"
     output, prompt = int(columns["output_tokens"][done].sum()), int(columns["input_tokens"][done].sum())
-    pure = steps.prefill == 0
+    rates = [rate for steps in each if (rate := decode_rate(steps)) is not None]
     return {
         "output_tokens_per_s": ratio(output, makespan),
-        "decode_output_tokens_per_s": ratio(int(steps.rows[pure].sum()), float(steps.duration[pure].sum())),
+        "decode_output_tokens_per_s": sum(rates) if rates else None,
         "total_tokens_per_s": ratio(output + prompt, makespan),
         "requests_per_s": ratio(int(done.sum()), makespan),
     }
 
 
-def goodput(columns: Columns, slo: Slo, makespan: float) -> dict[str, float | None]:
-    """Requests within every limit that is set, of all that arrived; one token has no TPOT to miss."""
-    if slo.ttft is None and slo.tpot is None:
-        return {"requests_per_s": None, "slo_attainment": None}
-    good = columns["status"] == "finished"
-    if slo.ttft is not None:
-        good = good & (columns["ttft_s"] <= slo.ttft)
-    if slo.tpot is not None:
-        good = good & ~(columns["tpot_s"] > slo.tpot)
-    return {"requests_per_s": ratio(int(good.sum()), makespan), "slo_attainment": ratio(int(good.sum()), len(good))}
+def decode_rate(steps: Steps) -> float | None:
+    """Tokens per second of the steps of a replica that compute no prompt."""
+    pure = steps.prefill == 0
+    return ratio(int(steps.rows[pure].sum()), float(steps.duration[pure].sum()))
 
 
-def counts(recorder: Recorder) -> dict[str, int]:
-    status = np.array(recorder.status)
-    by_name = {name: int((status == kind).sum()) for kind, name in enumerate(STATUS) if name != "waiting"}
-    return {"arrived": len(status)} | by_name | {"preemptions": sum(recorder.preemptions)}
+def goodput(met: NDArray[np.bool_], slo: Slo, kind: NDArray[np.int64], makespan: float) -> dict[str, float | None]:
+    """Requests within the limits of their class (`met`), of all that arrived; null where no class has any."""
+    if all(one.ttft is None and one.tpot is None for one in slo.classes):
+        return {"requests_per_s": None, "slo_attainment": None, "weighted_attainment": None}
+    return {
+        "requests_per_s": ratio(int(met.sum()), makespan),
+        "slo_attainment": ratio(int(met.sum()), len(met)),
+        "weighted_attainment": weighted_attainment(met, slo.classes, kind),
+    }
+
+
+def counts(columns: Columns) -> dict[str, int]:
+    status = columns["status"]
+    by_name = {name: int((status == name).sum()) for name in STATUS if name != "waiting"}
+    return {"arrived": len(status)} | by_name | {"preemptions": int(columns["preemptions"].sum())}
 
 
 def stall(columns: Columns) -> dict[str, float | None]:
-    names = ["queue", *PARTS]
-    return {f"{name}_s": distribution(columns[f"{name}_s"])["mean"] for name in names}
+    names = ["queue", *PARTS, *(["transfer"] if "transfer_s" in columns else [])]
+    return {f"{name}_s": mean(columns[f"{name}_s"]) for name in names}
 
 
-def prefix_cache(recorder: Recorder, columns: Columns, recorded: bool) -> dict[str, float | int | None]:
+def prefix_cache(columns: Columns, blocks: Mapping[str, int], recorded: bool) -> dict[str, float | int | None]:
     """What of the prompts was found in the prefix cache; null where there is none, or where the workload has no block ids."""
-    hits, asked = sum(recorder.cached_tokens), int(columns["input_tokens"][columns["status"] == "finished"].sum())
-    return {"hit_tokens": hits if recorded else None, "hit_share": ratio(hits, asked) if recorded else None}
+    hits = int(columns["cached_tokens"].sum())
+    asked = int(columns["input_tokens"][columns["status"] == "finished"].sum())
+    found: dict[str, float | int | None] = {
+        "hit_tokens": hits,
+        "hit_share": ratio(hits, asked),
+        "blocks": blocks["asked"],
+        "hit_block_share": ratio(blocks["l1"] + blocks["l2"] + blocks["l3"], blocks["asked"]),
+        **{f"{tier}_hit_blocks": blocks[tier] for tier in ("l1", "l2", "l3")},
+    }
+    return found if recorded else dict.fromkeys(found)
 
 
 def prefetch(traffic: Traffic) -> dict[str, float | int | None]:
@@ -125,8 +145,33 @@ def tiers(held: dict[str, tuple[float, NDArray[Any]]], duration: NDArray[np.floa
     }
 
 
-def bound_by(steps: Steps, makespan: float) -> str:
-    busy = float(steps.duration.sum())
+def with_reads(tiers: dict[str, Any], traffic: Traffic) -> dict[str, Any]:
+    """The tiers of a far memory with what was read there."""
+    if not traffic.groups:
+        return tiers
+    pages = {"l1": traffic.near, "l2": traffic.l2_hits + traffic.in_time, "l3": traffic.demand + traffic.late}
+    return {name: tier | {"read_bytes": pages[name] * traffic.page_bytes} for name, tier in tiers.items()}
+
+
+def layer_groups(traffic: Traffic) -> list[dict[str, Any]]:
+    """Raw bytes by layers that share their page sets; the sums are those of `tiers` and `prefetch`."""
+    return [
+        {
+            "layers": [group.first, group.first + group.layers - 1],
+            "reads": "selected" if group.selects else "all",
+            "l1_bytes": group.near * traffic.page_bytes,
+            "l2_kept_bytes": group.kept * traffic.page_bytes,
+            "in_time_bytes": group.in_time * traffic.page_bytes,
+            "late_bytes": group.late * traffic.page_bytes,
+            "demand_bytes": group.demand * traffic.page_bytes,
+            "wasted_bytes": group.useless * traffic.page_bytes,
+        }
+        for group in traffic.groups
+    ]
+
+
+def bound_by(steps: StepColumns, makespan: float, replicas: int = 1) -> str:
+    busy = float(steps.duration.sum()) / replicas
     if busy < 0.5 * makespan or busy == 0.0:
         return "arrivals"
     totals = {name: float(part.sum()) for name, part in steps.parts.items()}
@@ -143,6 +188,27 @@ def money(hourly: dict[str, float], tokens: int, makespan: float, as_of: str, ba
         "basis": basis,
         "prices_as_of": as_of,
     }
+
+
+def replicas(rows: list[dict[str, Any]], routing: str) -> dict[str, Any]:
+    """A row a replica, and how unequal they are: the most of one over the mean, within groups."""
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    worst = {}
+    for name in ("requests", "output_tokens", "step_share"):
+        shares = []
+        for group in groups:
+            values = [row[name] or 0 for row in rows if row["group"] == group]
+            if sum(values):
+                shares.append(max(values) * len(values) / sum(values))
+        worst[name] = max(shares, default=None)
+    return {"replicas": rows, "routing": {"rule": routing, "imbalance": worst}}
+
+
+def handover(columns: Columns, remote: int, moved: float) -> dict[str, Any]:
+    """Prompts computed by other replicas than their tokens: how many, raw bytes of KV that crossed, and s from the first token
+    until it had, those that did not cross left out."""
+    crossed = columns["transfer_s"][columns["transfer_s"] > 0.0]
+    return {"requests": remote, "bytes": moved, "transfer_s": distribution(crossed)}
 
 
 def joules(energy: Energy, tokens: int) -> dict[str, float | None]:

@@ -18,6 +18,7 @@ Events: none; all is computed from the recorded columns after the run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -47,30 +48,59 @@ class StageWeights:
     write: float
 
 
-def timeline(
-    recorder: Recorder, steps: Steps, columns: dict[str, NDArray[Any]], held: dict[str, tuple[float, NDArray[Any]]],
-    traffic: Traffic, stages: list[StageWeights], window: tuple[float, float] = (0.0, inf),
-) -> dict[str, Any]:  # fmt: skip
-    """The document of the trace; steps that begin in the window."""
+@dataclass(frozen=True)
+class Track:
+    """A replica: its requests (`columns`, numbered as in its `recorder`), bytes in use by tier, traffic, stages of its path."""
+
+    name: str
+    recorder: Recorder
+    steps: Steps
+    columns: dict[str, NDArray[Any]]
+    held: dict[str, tuple[float, NDArray[Any]]]
+    traffic: Traffic
+    stages: list[StageWeights]
+
+
+def timeline(tracks: Sequence[Track], window: tuple[float, float] = (0.0, inf)) -> dict[str, Any]:
+    """The document of the trace; steps that begin in the window. Each replica is a process of it."""
+    events: list[Event] = []
+    totals: dict[str, float] = {}
+    count, each = 0, 1
+    for number, track in enumerate(tracks):
+        found, own, steps, together = _replica(track, window, MOST_SLICES // len(tracks))
+        count, each = count + steps, max(each, together)
+        for name, seconds in own.items():
+            totals[name] = totals.get(name, 0.0) + seconds
+        for event in found if number else ():
+            event["pid"] = number
+            if "id" in event:
+                event["id"] = f"{number}.{event['id']}"
+        events += found
+    events.sort(key=lambda event: event.get("ts", -1.0))  # stable: what begins together stays in order
+    return {
+        "displayTimeUnit": "ms",
+        "otherData": {"busy_s": totals, "steps": count, "steps_per_slice": each, "window_s": [window[0], window[1]]},
+        "traceEvents": events,
+    }
+
+
+def _replica(track: Track, window: tuple[float, float], most: int) -> tuple[list[Event], dict[str, float], int, int]:
+    """Its events, busy seconds by stage, steps in the window, steps that share a slice."""
+    steps, columns = track.steps, track.columns
     start = steps.end - steps.duration
     inside = np.flatnonzero((start >= window[0]) & (start < window[1]))
-    each = max(1, -(-len(inside) // MOST_SLICES))
+    each = max(1, -(-len(inside) // most))
     cuts = inside[::each]
-    events = [_named("process_name", 0, "replica 0"), _named("thread_name", STEPS_TRACK, "GPU steps")]
+    events = [_named("process_name", 0, track.name), _named("thread_name", STEPS_TRACK, "GPU steps")]
     totals: dict[str, float] = {}
     if len(inside):
         groups = _Groups(steps, start, inside, cuts, each)
         events += groups.slices(totals)
-        events += _counters(groups, columns, held)
-        events += _far(groups, steps, traffic, stages, totals)
-        events += _pieces(recorder, steps, start, inside)
+        events += _counters(groups, columns, track.held)
+        events += _far(groups, steps, track.traffic, track.stages, totals)
+        events += _pieces(track.recorder, steps, start, inside, columns["request"])
     events += _requests(columns, window)
-    events.sort(key=lambda event: event.get("ts", -1.0))  # stable: what begins together stays in order
-    return {
-        "displayTimeUnit": "ms",
-        "otherData": {"busy_s": totals, "steps": len(inside), "steps_per_slice": each, "window_s": [window[0], window[1]]},
-        "traceEvents": events,
-    }
+    return events, totals, len(inside), each
 
 
 class _Groups:
@@ -197,7 +227,9 @@ def _settled(moved: Floats) -> Floats:
     return found
 
 
-def _pieces(recorder: Recorder, steps: Steps, start: Floats, inside: NDArray[np.int64]) -> list[Event]:
+def _pieces(
+    recorder: Recorder, steps: Steps, start: Floats, inside: NDArray[np.int64], numbers: NDArray[np.int64]
+) -> list[Event]:  # fmt: skip
     table = np.array(recorder.pieces or [], dtype=np.int64).reshape(-1, 4)
     at = steps.first[table[:, 0]]
     table, at = table[np.isin(at, inside)], at[np.isin(at, inside)]
@@ -205,7 +237,7 @@ def _pieces(recorder: Recorder, steps: Steps, start: Floats, inside: NDArray[np.
     events: list[Event] = []
     for index in range(0, len(table), every):
         _, request, done, take = (int(value) for value in table[index])
-        about = {"name": f"request {request}", "cat": "prompt piece", "id": f"p{index}", "pid": 0, "tid": 2}
+        about = {"name": f"request {numbers[request]}", "cat": "prompt piece", "id": f"p{index}", "pid": 0, "tid": 2}
         begin, end = start[at[index]], steps.end[at[index]]
         events += _span(about, begin, end, {"from_token": done, "tokens": take})
     return events
@@ -216,7 +248,8 @@ def _requests(columns: dict[str, NDArray[Any]], window: tuple[float, float]) -> 
     every = max(1, -(-len(done) // MOST_SPANS))
     events: list[Event] = []
     for request in done[::every]:
-        about = {"name": f"request {request}", "cat": "request", "id": f"r{request}", "pid": 0, "tid": 3}
+        number = int(columns["request"][request])
+        about = {"name": f"request {number}", "cat": "request", "id": f"r{number}", "pid": 0, "tid": 3}
         tokens = {name: int(columns[name][request]) for name in ("input_tokens", "output_tokens")}
         begin, first, end = (float(columns[name][request]) for name in ("arrival_s", "first_token_s", "finished_s"))
         events += _span(about, begin, end, tokens)

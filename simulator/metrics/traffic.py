@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -15,6 +16,31 @@ class StageUse:
 
     def utilization(self, seconds: float) -> float:
         return self.carried / (self.rate * seconds) if self.rate > 0 and seconds > 0 else 0.0
+
+
+FATES = ("near", "kept", "demand", "in_time", "late", "useless")
+
+
+@dataclass(frozen=True)
+class GroupUse:
+    """Layers that share their page sets: pages that steps with far memory read from L1, from L2 (kept there after an earlier
+    use), and from L3 by fate; and those that were prefetched for nothing."""
+
+    first: int
+    layers: int
+    selects: bool
+    near: int
+    kept: int
+    demand: int
+    in_time: int
+    late: int
+    useless: int
+
+    @staticmethod
+    def together(each: Sequence[GroupUse]) -> GroupUse:
+        """The same layers of several replicas."""
+        first = each[0]
+        return GroupUse(first.first, first.layers, first.selects, *(sum(getattr(one, name) for one in each) for name in FATES))
 
 
 @dataclass(frozen=True)
@@ -40,6 +66,8 @@ class Traffic:
     homed: int = 0  # pages that were ever given a home in L3
     wait_s: float = 0.0  # page-seconds that layers waited for pages
     waited: int = 0  # those pages
+    near: int = 0  # pages read from L1, by steps with far memory
+    groups: tuple[GroupUse, ...] = ()  # of layers
     l1_access_s: float = 0.0  # one burst, unloaded
     l3_access_s: float | None = None
     rates: tuple[tuple[str, float, float], ...] = ()  # stage, sum of rates while all classes run, capacity

@@ -33,8 +33,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from operator import add
 
 TICK = 1e-12  # s: less is rounding
+
+
+class ByLayer:
+    """Pages by fate and layer of all steps, where layers differ in what they read."""
+
+    def __init__(self, layers: int):
+        self.asked, self.demand, self.late, self.useless = ([0] * layers for _ in range(4))
+
+    def saw(self, far: Sequence[int], seen: Sequence[tuple[int, int]]) -> None:
+        """`seen`: demanded and late pages of a step up to each layer."""
+        demanded = late = 0
+        for layer, (pages, (so_far, behind)) in enumerate(zip(far, seen, strict=True)):
+            self.asked[layer] += pages
+            self.demand[layer] += so_far - demanded
+            self.late[layer] += behind - late
+            demanded, late = so_far, behind
 
 
 @dataclass(slots=True)
@@ -49,6 +66,7 @@ class Counts:
     issued: int = 0
     dropped: int = 0  # proposed, no staging space
     useless: int = 0  # issued, never used
+    layers: ByLayer | None = None  # where they are told apart
 
     def add(self, other: Counts) -> None:
         self.asked += other.asked
@@ -101,10 +119,15 @@ class Carry:
             gone = ceil(pages * share - 1e-9)
             self.right[layer] -= gone
             counts.useless += gone
+            if counts.layers is not None:
+                counts.layers.useless[layer] += gone
 
     def cancel(self, page_time: float, counts: Counts) -> int:
         """Nothing will read these pages any more: drop them; returns the pages that were never moved."""
         counts.useless += sum(self.right) + sum(self.wrong)
+        if counts.layers is not None:
+            for layer, pages in enumerate(map(add, self.right, self.wrong)):
+                counts.layers.useless[layer] += pages
         left = sum([max(0.0, seconds - self.setup) for seconds in self.left])  # the set-up comes before the pages
         unmoved = int(left / page_time + 0.5) if page_time > 0.0 else 0
         self.right, self.wrong, self.left, self.ready, self.free = [], [], [], [], 0.0
@@ -158,6 +181,10 @@ def on_demand(
         end += seconds
     counts.asked += asked
     counts.demand += asked
+    if counts.layers is not None:
+        for layer, pages in enumerate(far):
+            counts.layers.asked[layer] += pages
+            counts.layers.demand[layer] += pages
     return Outcome(end + head, stall, asked, wait, asked)
 
 
@@ -192,6 +219,7 @@ def streamed(
     stall = wait = dragged = 0.0
     waited = asked = demanded = late = 0
     end = host
+    seen: list[tuple[int, int]] | None = None if counts.layers is None else []
     delay = issue_delay + latency
     for layer in range(layers):
         ask = end
@@ -297,6 +325,8 @@ def streamed(
                         left[current] -= arrive - begin
                         break
                 free = start
+        if seen is not None:
+            seen.append((demanded, late))
         seconds, won = compute[layer], 0.0
         if boost and start > ask:
             won = min(start - ask, boost)
@@ -316,6 +346,12 @@ def streamed(
     for layer in range(before):  # what was prefetched for sequences that are gone
         if issued_right[layer] > far[layer]:
             counts.useless += issued_right[layer] - far[layer]
+            if counts.layers is not None:
+                counts.layers.useless[layer] += issued_right[layer] - far[layer]
+    if counts.layers is not None and seen is not None:
+        counts.layers.saw(far, seen)
+        for layer, useless in enumerate(issued_wrong[:layers]):
+            counts.layers.useless[layer] += useless
     if wrap:
         done = current - layers  # leading segments of the next step that are complete
         carry.right, carry.wrong = issued_right[layers:], issued_wrong[layers:]

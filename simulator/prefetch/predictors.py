@@ -14,6 +14,7 @@ With dense attention the set of pages is known, so a predictor only decides orde
                  `token_model`) stands for all pages that the sequence reads, a wrong one for as many that it does not. This is
                  the reading in which a token is worth the most: with dense attention no token changes what is read
     cxl_speckv   what its authors publish: for every layer and sequence a hint of `guesses` pages (`cxl_speckv.py`)
+    session      next_layer for the prefixes that a step brings back, and before that whole sessions (`session.py`)
     oracle       all far pages of all later layers, on into the next step and exactly what that will ask for, as far ahead
                  as the staging space allows
 
@@ -74,6 +75,10 @@ class NextLayer:
 
     def propose(self, far: Sequence[int], sequences: int = 1) -> tuple[Sequence[int], Sequence[int]]:
         return far, [0] * len(far)
+
+
+class SessionAhead(NextLayer):
+    """Within a step; what comes before it is not proposed here."""
 
 
 class Stream:
@@ -147,5 +152,6 @@ PREDICTORS: dict[str, Callable[[Prefetch, np.random.Generator], Predictor]] = {
     "attention": Attention,
     "token_model": TokenGuess,
     "cxl_speckv": CxlSpecKv,
+    "session": SessionAhead,
     "oracle": Oracle,
 }

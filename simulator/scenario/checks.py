@@ -10,9 +10,12 @@ from collections.abc import Iterator
 
 from simulator.errors import Problem, did_you_mean
 from simulator.scenario.capacity import kv_bytes_per_token_rank
+from simulator.scenario.far_events import unfit
 from simulator.scenario.faults import fault_checks
+from simulator.scenario.policy_checks import policy_checks
 from simulator.scenario.resolved import Lengths, Pool, ScenarioResolved
 from simulator.scenario.schema import ScenarioFile
+from simulator.scenario.serving_checks import serving_checks
 from simulator.scenario.source import Source, Where
 
 _GIB = 2.0**30
@@ -22,7 +25,9 @@ _POOL = ("cluster", "kv_pool")
 
 def cross_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> list[Problem]:
     """All problems between sections."""
-    checks = (_parallel, _model, _fits, _tiers, _pool, _devices, _gpu_link, _steps, _lengths, _traces)
+    checks = (
+        _parallel, _model, _fits, _tiers, _pool, policy_checks, _devices, _gpu_link, _steps, serving_checks, _lengths, _traces,
+    )  # fmt: skip
     return [problem for check in checks for problem in check(scenario, file, source)] + list(fault_checks(scenario, source))
 
 
@@ -136,16 +141,21 @@ def _pool(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Ite
     kv, pool = scenario.kv, scenario.pool
     if pool is not None:
         if kv.sharing == "prefix":
-            message = "a prefix cache beside a pool is not modelled yet; remove one of the two"
-            yield source.problem(("kv", "sharing", "kind"), message)
+            yield from _parked(scenario, source)
+        elif scenario.prefetch.predictor == "session":
+            message = "'session' fetches what a prefix cache has parked in the pool"
+            yield source.problem(("prefetch", "predictor"), message, "write kv: {sharing: {kind: prefix}}")
         if scenario.prefetch.predictor == "stream" and kv.selection.kind == "pages":
             message = "'stream' fetches all that is stored in the order of use, but pages are drawn for every step"
             yield source.problem(("prefetch", "predictor"), message, "write predictor: history or next_layer")
+        if kv.selection.kind == "pages" and file.kv.selection.overlap is None:
+            message = "pages needs overlap, the share of a set that was in the set before; for example 0.8"
+            yield source.problem(("kv", "selection"), message)
         if kv.selection.kind == "pages" and scenario.model.window:
             message = f"the window of {scenario.model.name} and drawn pages are not modelled together"
             yield source.problem(("kv", "selection", "kind"), message)
         yield from _topology(pool, source)
-        if kv.l2 < kv.burst:
+        if kv.l2 < kv.burst and scenario.scheduler.preemption != "swap_pool":
             message = f"refused: not even one burst fits; l2 is {_kib(kv.l2)}, a burst is {_kib(kv.burst)}"
             yield source.problem(("kv", "l2"), message, "write for example l2: 1 GiB")
         if pool.mover is not None and pool.mover.method != "push":
@@ -163,41 +173,50 @@ def _pool(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Ite
         (("kv", "burst"), source.has(("kv", "burst"))),
         (("kv", "placement", "eviction"), source.has(("kv", "placement", "eviction"))),
         (("prefetch", "predictor"), file.prefetch.predictor != "none"),
+        (("kv", "sharing", "demote_after"), file.kv.sharing.demote_after is not None),
     )
     for path, is_used in unused:
         if is_used:
             yield source.problem(path, without)
 
 
+def _parked(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
+    """With a prefix cache the pool holds KV that nobody reads now: what reads running sequences from it is not used."""
+    kv, at = scenario.kv, ("kv", "sharing", "kind")
+    if kv.placement.eviction != "lru":
+        message = f"a prefix cache beside a pool keeps what was used last in every tier; '{kv.placement.eviction}' is not used"
+        yield source.problem(("kv", "placement", "eviction"), message, "write eviction: lru")
+    if kv.placement.l2 != "exclusive":
+        yield source.problem(("kv", "placement", "l2"), "beside a prefix cache L2 holds what is fetched; write l2: exclusive")
+    if scenario.prefetch.predictor not in ("none", "next_layer", "session"):
+        message = f"'{scenario.prefetch.predictor}' expects the next step to read the same; a prefix is read once"
+        yield source.problem(("prefetch", "predictor"), message, "use none, next_layer or session")
+    if scenario.prefetch.control != "fixed":
+        yield source.problem(("prefetch", "control"), "a prefix is read once: there is no next step to learn for; use fixed")
+    refused = (
+        (kv.selection.kind != "dense", "selected tokens", "write kv.selection.kind: dense"),
+        (scenario.devices == "detailed", "detailed devices", "write devices: fluid"),
+        (bool(scenario.faults), "faults of the pool", "remove the faults"),
+        (bool(scenario.cluster.groups), "several replicas", "write cluster.replicas: 1"),
+        (bool(scenario.model.window), f"the sliding window of {scenario.model.name}", "remove kv.sharing"),
+    )
+    for there, what, instead in refused:
+        if there:
+            yield source.problem(at, f"a prefix cache beside a pool with {what} is not modelled", instead)
+
+
 def _devices(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
-    """What the detailed devices do not have."""
-    if scenario.devices == "fluid":
+    """What far memory does not have whose transfers are events: detailed devices, and a pool that replicas share."""
+    shared = scenario.pool is not None and scenario.cluster.pool_shared and bool(scenario.cluster.groups)
+    if scenario.devices == "fluid" and not shared:
         return
-    pool, selection, placement = scenario.pool, scenario.kv.selection, scenario.kv.placement
-    instead = "write devices: fluid"
-    if pool is None:
+    instead = "write devices: fluid" if scenario.devices != "fluid" else "write cluster.kv_pool.shared: false"
+    if scenario.pool is None:
         message = "detailed devices are those of a kv_pool, and there is none"
         yield source.problem(("devices",), message, f"add one, or {instead}")
         return
-    if pool.mover is not None:
-        message = "detailed devices are the boards' DMA; a copy engine moves pages without it"
-        yield source.problem((*_POOL, "copy_engine"), message, f"remove it, or {instead}")
-    if scenario.faults:
-        yield source.problem(("faults",), "detailed devices do not fail yet", f"remove them, or {instead}")
-    if scenario.prefetch.priority == "equal":
-        message = "detailed devices serve demand first; use priority: demand, or devices: fluid"
-        yield source.problem(("prefetch", "priority"), message)
-    identity: tuple[tuple[Where, str, bool, str], ...] = (
-        (("kv", "selection", "kind"), selection.kind, selection.kind == "pages", "dense or budget"),
-        (("kv", "placement", "eviction"), placement.eviction, placement.eviction not in ("split", "lru"), "split or lru"),
-        (("kv", "placement", "l2"), placement.l2, placement.l2 != "exclusive", "exclusive"),
-        (("kv", "placement", "write_back"), placement.write_back, placement.write_back != "lazy", "lazy"),
-        (("prefetch", "predictor"), scenario.prefetch.predictor, scenario.prefetch.predictor == "history", "statistical"),
-    )
-    for path, found, refused, use in identity:
-        if refused:
-            message = f"detailed devices serve counts of pages, not pages by identity as '{found}' needs"
-            yield source.problem(path, message, f"use {use}, or {instead}")
+    for where, message, use in unfit(scenario, shared):
+        yield source.problem(where, message, f"{use}, or {instead}")
 
 
 def _topology(pool: Pool, source: Source) -> Iterator[Problem]:
@@ -212,6 +231,15 @@ def _topology(pool: Pool, source: Source) -> Iterator[Problem]:
     if pool.others_load > 0.0 and pool.shared_by == 1:
         message = "others_load is the load of other replicas, but the pool is not shared"
         yield source.problem((*_POOL, "others_load"), message, "write for example shared_by: 2")
+    if pool.weight != 1.0 and pool.shared_by == 1:
+        message = "weight is the share beside other replicas, but the pool is not shared"
+        yield source.problem((*_POOL, "weight"), message, "write for example shared_by: 2")
+    for name, switch in (("switch", pool.switch), ("leaf", pool.leaf)):
+        if switch is not None and switch.weights and switch.arbitration != "weighted":
+            message = f"a {switch.arbitration} arbiter has no weights"
+            yield source.problem((*_POOL, name, "weights"), message, "write arbitration: weighted")
+        if switch is not None and len(switch.weights) > pool.boards:
+            yield source.problem((*_POOL, name, "weights"), f"{len(switch.weights)} weights for {pool.boards} boards")
     board = pool.board
     for name in ("tlb", "directory"):
         entries, ways = getattr(board, f"{name}_entries"), getattr(board, f"{name}_ways")
@@ -264,6 +292,8 @@ def _least(lengths: Lengths) -> int:
 def _traces(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
     work = scenario.workload
     named: list[tuple[Where, str]] = [(("workload", "trace", "path"), work.path)]
+    if work.clients and not os.path.exists(work.clients):
+        yield source.problem(("workload", "clients", "path"), f"no such file: {work.clients}", _nearest(work.clients))
     for side, lengths in (("input", work.input), ("output", work.output)):
         named.append((("workload", "synthetic", side, "trace"), lengths.trace if lengths else ""))
     for path, name in named:

@@ -7,13 +7,13 @@ use (those of a pool without a pool, of a predictor that is not chosen) are left
 
 from __future__ import annotations
 
-from dataclasses import fields
 from math import inf
 from typing import Any
 
 import yaml
 
 from simulator.scenario import resolved as r
+from simulator.scenario.cluster import OWN_KV, cluster_document
 from simulator.scenario.faults import faults_document
 from simulator.scenario.parts import (
     BoardPart,
@@ -23,14 +23,16 @@ from simulator.scenario.parts import (
     LinkPart,
     ModelPart,
     Part,
-    Section,
     SwitchPart,
 )
-from simulator.scenario.quantities import Quantity, Tokens
+from simulator.scenario.plain import plain as _plain
+from simulator.scenario.policy_document import policies_document
 from simulator.scenario.schema import PREDICTORS, Cost
+from simulator.scenario.serving_schema import SloClass, TenantPart
 from simulator.scenario.yaml_source import scalar
 from simulator.units import format_quantity
 
+NOT_BETWEEN = ("credits", "load_factor", "power", "price", "requests")  # of a link that replicas do not use between them
 BOARD_LINK_ONLY = ("load_factor", "power", "price")  # of a link that a GPU's own port does not use
 
 
@@ -45,10 +47,12 @@ def document_of(scenario: r.ScenarioResolved) -> dict[str, Any]:
         "kv": _kv(scenario),
         "prefetch": _prefetch(scenario.prefetch),
         "scheduler": _scheduler(scenario.scheduler),
-        "slo": {name: _time(value) for name in ("ttft", "tpot") if (value := getattr(scenario.slo, name)) is not None},
+        "slo": _slo(scenario.slo),
         "cost": _plain(Cost, scenario.cost),
         "devices": scenario.devices,
     }
+    if scenario.tenants:
+        found["tenants"] = [_plain(TenantPart, tenant) for tenant in scenario.tenants]
     return found | ({"faults": faults_document(scenario.faults)} if scenario.faults else {})
 
 
@@ -58,7 +62,7 @@ def to_yaml(document: dict[str, Any]) -> str:
     return text
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the same text, by libyaml where it is
     """No anchors; text that our reader would take for a number, a boolean or null is quoted."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -72,36 +76,14 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _text)
 
 
-def _plain(section: type[Section], value: Any) -> dict[str, Any]:
-    """The fields of a dataclass that `section` has, in the units of `section`."""
-    names = [field.name for field in fields(value) if field.name in section.model_fields]
-    plain = {name: _human(section, name, getattr(value, name)) for name in names if name != "link"}
-    return {name: held for name, held in plain.items() if held is not None}
-
-
-def _human(section: type[Section], name: str, value: Any) -> Any:
-    for kind in section.model_fields[name].metadata:
-        if isinstance(kind, Quantity):
-            return format_quantity(value, kind.dimension)
-        if isinstance(kind, Tokens):
-            return _tokens(value)
-    return value
-
-
 def _cluster(scenario: r.ScenarioResolved) -> dict[str, Any]:
     gpus, pool = scenario.gpus, scenario.pool
-    cluster: dict[str, Any] = {"replicas": 1, "gpus": _plain(GpuPart, gpus.gpu)}
-    cluster["gpus"] |= {
-        "link": {key: value for key, value in _plain(LinkPart, gpus.gpu.link).items() if key not in BOARD_LINK_ONLY},
-        "count": gpus.count,
-        "tensor_parallel": gpus.tensor_parallel,
-        "pipeline_parallel": gpus.pipeline_parallel,
-        "data_parallel": gpus.data_parallel,
-        "expert_parallel": gpus.expert_parallel,
-        "memory_utilization": gpus.memory_utilization,
-        "reserve": _size(gpus.reserve),
-        "activations": _size(gpus.activations),
-    }
+    cluster = cluster_document(scenario, lambda group: _group(scenario.of(group)))
+    cluster["gpus"] = _gpus(gpus)
+    if scenario.cluster.transfer is not None:
+        way = scenario.cluster.transfer
+        link = {name: value for name, value in _plain(LinkPart, way.link).items() if name not in NOT_BETWEEN}
+        cluster["transfer"] = {"link": link, "count": way.links, "threshold": _tokens(way.threshold)}
     if pool is not None:
         parts: list[tuple[str, type[Part], Any]] = [("board", BoardPart, pool.board), ("link", LinkPart, pool.link)]
         if pool.switch is not None:
@@ -119,8 +101,10 @@ def _cluster(scenario: r.ScenarioResolved) -> dict[str, Any]:
             "links_per_board": pool.links_per_board,
             "placement": pool.placement,
             "gpus_per_port": pool.gpus_per_port,
+            **({"shared": scenario.cluster.pool_shared} if scenario.cluster.groups else {}),
             "shared_by": pool.shared_by,
             "others_load": pool.others_load,
+            **({"weight": pool.weight} if pool.shared_by > 1 else {}),
             "saturation": pool.saturation,
             "memory_price": format_quantity(pool.memory_price, "money_per_size"),
             "memory_power": format_quantity(pool.memory_power, "power_per_size"),
@@ -130,22 +114,51 @@ def _cluster(scenario: r.ScenarioResolved) -> dict[str, Any]:
     return cluster
 
 
+def _gpus(gpus: r.Gpus) -> dict[str, Any]:
+    return _plain(GpuPart, gpus.gpu) | {
+        "link": {key: value for key, value in _plain(LinkPart, gpus.gpu.link).items() if key not in BOARD_LINK_ONLY},
+        "count": gpus.count,
+        "tensor_parallel": gpus.tensor_parallel,
+        "pipeline_parallel": gpus.pipeline_parallel,
+        "data_parallel": gpus.data_parallel,
+        "expert_parallel": gpus.expert_parallel,
+        "memory_utilization": gpus.memory_utilization,
+        "reserve": _size(gpus.reserve),
+        "activations": _size(gpus.activations),
+    }
+
+
+def _group(scenario: r.ScenarioResolved) -> dict[str, Any]:
+    """What a group of replicas has of its own."""
+    kv = {name: value for name, value in _kv(scenario).items() if name in OWN_KV}
+    return {"gpus": _gpus(scenario.gpus), "scheduler": _scheduler(scenario.scheduler), "kv": kv}
+
+
 def _kv(scenario: r.ScenarioResolved) -> dict[str, Any]:
     kv, codec = scenario.kv, scenario.kv.codec
     found: dict[str, Any] = {"system": kv.system, "block": _tokens(kv.block_tokens)}
     found["l1"] = "none" if kv.l1 is None else _size(kv.l1)  # said, so that a KV system's default does not fill it in
     found["blocks"] = "none" if kv.blocks is None else kv.blocks
-    found |= {"layout": {"kind": "native"}, "codec": "none", "retention": {"kind": "full"}}
+    policies = policies_document(kv.policies)
+    found |= {name: policies[name] for name in ("layout", "hbm_codec", "retention")} | {"codec": "none"}
+    found["placement"] = policies["placement"]
     if scenario.pool is not None:
         found |= {"l2": _size(kv.l2), "burst": _size(kv.burst), "placement": _placement(kv.placement)}
         if codec.compress_at != "none":
             found["codec"] = {name: value for name, value in _plain(CodecPart, codec).items() if value is not None}
-    found["selection"] = _selection(kv.selection)
+    found["selection"] = _selection(kv.selection) | policies["selection"]
     return found | {
-        "topology": {"kind": "colocated"},
-        "sharing": {"kind": kv.sharing},
-        "loop": {"kind": "autoregressive"},
+        "topology": {"kind": "colocated", **policies["topology"]},
+        "sharing": _sharing(kv) | policies["sharing"],
+        "loop": policies["loop"],
     }
+
+
+def _sharing(kv: r.Kv) -> dict[str, Any]:
+    if kv.sharing == "private":
+        return {"kind": kv.sharing}
+    after = {name: _time(getattr(kv.reuse, name)) for name in ("demote_after", "drop_after") if getattr(kv.reuse, name) < inf}
+    return {"kind": kv.sharing, "partial": kv.reuse.partial, **after}
 
 
 def _placement(placement: r.Placement) -> dict[str, Any]:
@@ -169,7 +182,7 @@ def _prefetch(prefetch: r.Prefetch) -> dict[str, Any]:
     found: dict[str, Any] = {"predictor": prefetch.predictor}
     for name in PREDICTORS[prefetch.predictor]:
         value = getattr(prefetch, name)
-        found[name] = _time(value) if name in ("latency", "service") else value
+        found[name] = _time(value) if name in ("latency", "service", "lead") else value
     return found
 
 
@@ -179,6 +192,11 @@ def _scheduler(steps: r.Scheduler) -> dict[str, Any]:
         "max_batch": steps.max_batch,
         "token_budget": _tokens(steps.token_budget),
         "prefill_chunk": _tokens(steps.prefill_chunk),
+        "queue": steps.queue,
+        "preemption": steps.preemption,
+        **({"swap_space": _size(steps.swap_space)} if steps.preemption == "swap_host" else {}),
+        "admission": steps.admission,
+        **({"max_queue": steps.max_queue} if steps.admission == "limit" else {}),
         "reserve": steps.reserve,
         "watermark": steps.watermark,
         "asynchronous": steps.asynchronous,
@@ -187,20 +205,64 @@ def _scheduler(steps: r.Scheduler) -> dict[str, Any]:
     }
 
 
+def _slo(slo: r.Slo) -> dict[str, Any]:
+    found: dict[str, Any] = {name: _time(value) for name in ("ttft", "tpot") if (value := getattr(slo, name)) is not None}
+    return found | ({"classes": [_plain(SloClass, one) for one in slo.given]} if slo.given else {})
+
+
 def _workload(work: r.Workload) -> dict[str, Any]:
     if work.path:
         trace: dict[str, Any] = {"path": work.path, "format": work.format, "limit": work.limit or "none"}
-        trace |= {"start": _time(work.start), "end": _time(work.end), "arrivals": work.process}
-        trace["rate_scale"] = work.rate_scale
+        trace |= {"start": _time(work.start), "end": _time(work.end), "malformed": "skip" if work.skip else "refuse"}
+        if work.block:
+            trace["block"] = _tokens(work.block)
+        if work.process in ("recorded", "at_once"):
+            trace |= {"arrivals": work.process, "rate_scale": work.rate_scale}
+        else:
+            trace["starts"] = _arrivals(work)
         return {"trace": trace}
-    arrivals: dict[str, Any] = {"process": work.process}
-    if work.process != "at_once":
-        arrivals["rate"] = format_quantity(work.rate, "request_rate")
-    if work.process == "gamma":
-        arrivals["cv"] = work.cv
+    if work.clients:
+        window = {"start": _time(work.start), "end": _time(work.end), "limit": work.limit}
+        rate = {} if work.rate == inf else {"rate": _rate(work.rate)}
+        return {"clients": {"path": work.clients, **window, **rate}}
+    arrivals = _arrivals(work)
     assert work.input is not None and work.output is not None
     lengths = {"input": _lengths(work.input), "output": _lengths(work.output)}
-    return {"synthetic": {"requests": work.requests, "arrivals": arrivals, **lengths}}
+    sessions = {"sessions": _sessions(work.chats)} if work.chats else {}
+    return {"synthetic": {"requests": work.requests, "arrivals": arrivals, **lengths, **sessions}}
+
+
+def _arrivals(work: r.Workload) -> dict[str, Any]:
+    arrivals: dict[str, Any] = {"process": work.process}
+    varying = work.varying
+    if work.process == "mmpp":
+        return arrivals | {"rates": [_rate(one) for one in varying.rates], "dwell": [_time(one) for one in varying.dwell]}
+    if work.process != "at_once":
+        arrivals["rate"] = _rate(work.rate)
+    if work.process == "gamma":
+        arrivals["cv"] = work.cv
+    if work.process == "diurnal":
+        arrivals |= {"amplitude": varying.amplitude, "period": _time(varying.period)}
+    if work.process in ("ramp", "spike"):
+        arrivals |= {"peak": _rate(varying.peak), "over": _time(varying.over)}
+    if work.process == "spike":
+        arrivals["at"] = _time(varying.at)
+    return arrivals
+
+
+def _sessions(chats: r.Chats) -> dict[str, Any]:
+    return {
+        "turns": chats.turns,
+        "spread": "fixed" if chats.fixed else "geometric",
+        "think": _time(chats.think),
+        "think_cv": chats.think_cv,
+        "prefixes": [{"tokens": _tokens(level.tokens), "count": level.count} for level in chats.prefixes],
+        "skew": chats.skew,
+    }
+
+
+def _rate(value: float) -> str:
+    return format_quantity(value, "request_rate")
 
 
 def _lengths(lengths: r.Lengths) -> dict[str, Any]:
@@ -213,6 +275,7 @@ def _lengths(lengths: r.Lengths) -> dict[str, Any]:
             "low": _tokens(lengths.low),
             "high": _tokens(lengths.high),
         },
+        "geometric": {"mean": _tokens(int(lengths.mean)), "high": _tokens(lengths.high)},
         "empirical": {"trace": lengths.trace},
     }
     return {"dist": lengths.dist, **used[lengths.dist]}

@@ -38,7 +38,8 @@ def problems_of(error: ValidationError, source: Source, schema: type[BaseModel])
         elif kind == "union_tag_not_found":
             found.append(source.problem(path, *_no_distribution(source.get(path))))
         elif kind == "tuple_type":
-            message = f"expected a list such as [{{what: link_down, at: 12 s, for: 5 s}}]; found {shown(item['input'])}"
+            example = "{what: link_down, at: 12 s, for: 5 s}" if path == ("faults",) else "{name: ...}"
+            message = f"expected a list such as [{example}]; found {shown(item['input'])}"
             found.append(source.problem(path, message))
         else:  # a section that is no mapping
             keys = ", ".join(_fields(path, schema, source)[:4])
@@ -83,7 +84,7 @@ def _no_distribution(found: Any) -> tuple[str, str]:
     example = "{dist: fixed, tokens: 512 tokens}"
     if not isinstance(found, dict):
         return f"expected a distribution such as {example}, found {shown(found)}", ""
-    return f"needs dist: one of fixed, uniform, lognormal, empirical; write for example {example}", ""
+    return f"needs dist: one of fixed, uniform, lognormal, geometric, empirical; write for example {example}", ""
 
 
 def _missing(path: Where, names: list[str], schema: type[BaseModel], source: Source) -> Problem:

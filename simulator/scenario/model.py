@@ -23,8 +23,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BIASES = ("none", "qkv", "all")  # of products: none, of QKV, of all of them (and of the norms)
-
 
 @dataclass(frozen=True)
 class Model:

@@ -187,6 +187,7 @@ class GpuPart(Part):
     gemm_tail: ShareOrNone = Field(description="of the idling in the last wave of tiles: what costs time")
     gemm_wave: Time = Field(description="of a tile besides its FLOPs")
     gemm_operand_bandwidth: Rate = Field(description="of operands into the tiles of all SMs")
+    gemm_tiles: Literal["warpgroup", "warp"] = default("warpgroup", "whose instructions the library's tiles are made for")
     elementwise_bandwidth_efficiency: Cached
     attention_kernels: Literal["apart", "together"] = Field(description="of prompt pieces and decodes: two, or one")
     attention_flops_efficiency: Share = Field(description="prefill of whole prompts")
@@ -270,6 +271,7 @@ class SwitchPart(Part):
     load_factor: Factor = default(0.0, "a of latency * (1 + a u / (1 - u)) with the load u of others")
     buffer: PositiveSizeOrInf = default("inf", "per output port (detailed devices)")
     arbitration: Literal["round_robin", "weighted", "deadline"] = default("round_robin", "between inputs (detailed devices)")
+    weights: tuple[Positive, ...] = default((), "weighted: of the inputs in turn, boards or, for writes, GPUs; default: equal")
     power: Power
     price: Money
 
@@ -329,3 +331,4 @@ class CopyEnginePart(Part):
     gather_sms: Cost = Field(description="SMs whose places one gather block takes")
     gather_power: ShareOrNone = Field(description="of the power of those places that it draws")
     gather_tail: Cost = Field(description="tiles that a matrix product waits for its slowest one beside gathers")
+    gather_spare: Positive = Field(description="gather blocks that leave 1/e of the products undisturbed")

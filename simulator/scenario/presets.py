@@ -36,6 +36,7 @@ NAMED: dict[Where, str] = {
     ("model",): "models",
     _GPUS: "gpus",
     (*_GPUS, "link"): "links",
+    ("cluster", "transfer", "link"): "links",
     (*_POOL, "board"): "boards",
     (*_POOL, "link"): "links",
     (*_POOL, "switch"): "switches",
@@ -43,7 +44,6 @@ NAMED: dict[Where, str] = {
     (*_POOL, "leaf"): "switches",
     _CODEC: "codecs",
 }
-_BUDGET: Where = ("kv", "selection", "tokens")
 _MAY_BE_NONE: tuple[Where, ...] = (
     ("kv", "l1"), ("kv", "blocks"), _POOL, (*_POOL, "switch"), (*_POOL, "leaf"), (*_POOL, "copy_engine"), _CODEC,
     ("workload", "trace", "limit"),
@@ -51,8 +51,8 @@ _MAY_BE_NONE: tuple[Where, ...] = (
 _SPELLED: dict[str, Where] = {  # fields of a KV system that a scenario spells differently
     "kv.block_tokens": ("kv", "block"),
     "kv.eviction": ("kv", "placement", "eviction"),
-    "kv.selection.budget": _BUDGET,
 }
+_OF_A_POOL = ("kv.l2", "prefetch.predictor")
 DEFAULT_PRICES = "2026-11"
 
 
@@ -208,23 +208,38 @@ def _ranks(source: Source) -> int:
 
 
 def _fill_system(source: Source) -> None:
+    """Defaults of a published system; what nobody published has to be given (`open_fields`)."""
     name = source.get(("kv", "system"))
     values, sources = _entry("kv_systems", name)
-    if name == "none" or not values:
-        return
-    if source.get(_POOL) is None:
+    if any(field in values for field in _OF_A_POOL) and source.get(_POOL) is None:
         message = f"the system '{name}' keeps KV in a pool, but there is no cluster.kv_pool"
         source.problems.append(source.problem(("kv", "system"), message, "add a kv_pool, or write system: none"))
         return
-    own = values.get("prefetch.predictor")
-    predictor = source.get(("prefetch", "predictor"))
-    for field, value in values.items():
-        path = _SPELLED.get(field, tuple(field.split(".")))
-        if path[0] == "prefetch" and predictor not in (None, own):
-            continue
-        if path == _BUDGET and "budget" not in (source.get((*_BUDGET[:-1], "kind")), values.get("kv.selection.kind")):
-            continue
-        _under(source, path, value, f"preset {name}: {sources[field]}")
+    used = [field for field in values if not _chosen_otherwise(source, values, path_of(field))]
+    missing = [".".join(path_of(field)) for field in used if values[field] is None and not source.has(path_of(field))]
+    if missing:
+        message = f"nobody published {' and '.join(missing)} of '{name}'; give {'it' if len(missing) == 1 else 'them'}"
+        source.problems.append(source.problem(("kv", "system"), message, f"`speckvsim catalog kv_systems {name}` explains it"))
+        return
+    for field in used:
+        path = path_of(field)
+        for depth in range(1, len(path)):
+            if path[:depth] in NAMED:
+                name_as_type(source, path[:depth])
+        _under(source, path, values[field], f"preset {name}: {sources[field]}")
+
+
+def path_of(field: str) -> Where:
+    """Where a scenario has a field of a KV system."""
+    return _SPELLED.get(field, tuple(field.split(".")))
+
+
+def _chosen_otherwise(source: Source, values: dict[str, Any], path: Where) -> bool:
+    """The user chose another kind of the section (another predictor): the rest of the preset's is not about it."""
+    key = "predictor" if path[0] == "prefetch" else "kind"
+    section = path[:-1]
+    own = values.get(".".join((*section, key)))
+    return own is not None and source.get((*section, key)) not in (None, own)
 
 
 def _fill_engine(source: Source) -> None:

@@ -5,41 +5,67 @@ from __future__ import annotations
 import os
 from dataclasses import fields, replace
 from math import inf
+from operator import mul
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from simulator.errors import InputError
+from simulator.errors import InputError, Problem
 from simulator.scenario import resolved as r
 from simulator.scenario import workload_schema as w
+from simulator.scenario.asked import Level
 from simulator.scenario.capacity import profile_activations
 from simulator.scenario.checks import cross_checks
+from simulator.scenario.cluster import cluster_checks, common_gpus, note_presets, resolve_cluster, sources_of
 from simulator.scenario.document import document_of
 from simulator.scenario.faults import faults_of
 from simulator.scenario.measured_ratio import measure_ratio
 from simulator.scenario.messages import problems_of
 from simulator.scenario.parts import PROFILE, CodecPart, CopyEnginePart, GpuPart, Part
+from simulator.scenario.policy_schema import made
 from simulator.scenario.presets import fill
-from simulator.scenario.schema import PREDICTORS, Kv, Pool, Prefetch, ScenarioFile, Scheduler, Selection
+from simulator.scenario.schema import PREDICTORS, Kv, Pool, Prefetch, ScenarioFile, Selection, Sharing
+from simulator.scenario.serving_schema import Scheduler
 from simulator.scenario.source import Source, Where
 
 T = TypeVar("T")
+SWAP_SPACE = 4 * 2.0**30  # bytes per GPU: vLLM's default
 
 
 def resolve(source: Source, base_dir: str) -> r.ScenarioResolved:
     """Fill up, check and resolve; `InputError` with every problem. Paths are relative to `base_dir`."""
     measure_ratio(source, base_dir)
+    common_gpus(source)
+    groups = sources_of(source)
     fill(source, base_dir)
     try:
         file = ScenarioFile.model_validate(source.data)
     except ValidationError as error:
-        raise InputError(_in_order(source.problems + problems_of(error, source, ScenarioFile))) from None
-    scenario = _resolve(file, base_dir)
-    problems = source.problems + cross_checks(scenario, file, source)
+        found = problems_of(error, source, ScenarioFile) + _groups(groups, source, base_dir)[1]
+        raise InputError(_in_order(source.problems + found)) from None
+    scenario, problems = _resolve(file, base_dir), source.problems
+    resolved, refused = _groups(groups, source, base_dir)
+    if not refused:
+        scenario = replace(scenario, cluster=resolve_cluster(file.cluster, scenario, resolved))
+        problems = problems + list(cluster_checks(scenario, file.cluster, source))
+    problems = problems + cross_checks(scenario, file, source) + refused
     if problems:
         raise InputError(_in_order(problems))
     document = document_of(scenario)
     return replace(scenario, sources=_sources(document, source), document=document)
+
+
+def _groups(groups: list[Source], source: Source, base_dir: str) -> tuple[list[r.ScenarioResolved], list[Problem]]:
+    """Each group of replicas as a scenario of one replica, and what is wrong with them."""
+    found, problems = [], []
+    for index, own in enumerate(groups):
+        try:
+            found.append(resolve(own, base_dir))
+        except InputError as error:
+            problems += error.problems
+        else:
+            note_presets(source, index, own)
+    return found, problems
 
 
 def _in_order(problems: list[Any]) -> list[Any]:
@@ -73,8 +99,18 @@ def _resolve(file: ScenarioFile, base_dir: str) -> r.ScenarioResolved:
             asynchronous=steps.asynchronous,
             host_overhead=steps.host_overhead or 0.0,
             host_per_sequence=steps.host_per_sequence or 0.0,
+            queue=steps.queue,
+            preemption=steps.preemption,
+            swap_space=(steps.swap_space or SWAP_SPACE) if steps.preemption == "swap_host" else 0.0,
+            admission=steps.admission,
+            max_queue=steps.max_queue or 0,
         ),
-        slo=r.Slo(file.slo.ttft, file.slo.tpot),
+        slo=r.Slo(
+            file.slo.ttft,
+            file.slo.tpot,
+            tuple(r.SloClass(*(getattr(part, field.name) for field in fields(r.SloClass))) for part in file.slo.classes),
+        ),
+        tenants=tuple(r.Tenant(part.name, part.share, part.weight) for part in file.tenants),
         cost=r.Cost(**{field.name: getattr(file.cost, field.name) for field in fields(r.Cost)}),
         devices=file.devices,
         sources={},
@@ -119,6 +155,7 @@ def _pool(pool: Pool | None) -> r.Pool | None:
         placement=pool.placement,
         shared_by=pool.shared_by,
         others_load=pool.others_load,
+        weight=pool.weight,
         saturation=pool.saturation,
         memory_price=pool.memory_price,
         mover=_mover(pool.copy_engine) if pool.copy_engine else None,
@@ -155,7 +192,28 @@ def _kv(kv: Kv) -> r.Kv:
         codec=codec,
         selection=_selection(kv.selection),
         sharing=kv.sharing.kind,
+        policies=policies_of(kv),
+        reuse=_reuse(kv.sharing),
     )
+
+
+def policies_of(kv: Kv) -> r.Policies:
+    chosen = kv.selection
+    return r.Policies(
+        layout=kv.layout.resolved(),
+        codec=kv.hbm_codec.resolved(),
+        retention=made(r.Retention, kv.retention),
+        reading=made(r.Reading, chosen),
+        compute=kv.placement.compute.resolved(),
+        latent=kv.topology.latent,
+        read=kv.sharing.read,
+        loop=kv.loop.resolved(),
+    )
+
+
+def _reuse(sharing: Sharing) -> r.ReuseRules:
+    names = [field.name for field in fields(r.ReuseRules) if getattr(sharing, field.name) is not None]
+    return r.ReuseRules(**{name: getattr(sharing, name) for name in names})
 
 
 def _selection(given: Selection) -> r.Selection:
@@ -180,7 +238,7 @@ def resolve_prefetch(prefetch: Prefetch, layers: int) -> r.Prefetch:
 
 
 def _workload(file: ScenarioFile, base_dir: str) -> r.Workload:
-    trace, synthetic = file.workload.trace, file.workload.synthetic
+    trace, synthetic, clients = file.workload.trace, file.workload.synthetic, file.workload.clients
     if trace is not None:
         return r.Workload(
             path=_absolute(trace.path, base_dir),
@@ -189,16 +247,21 @@ def _workload(file: ScenarioFile, base_dir: str) -> r.Workload:
             start=trace.start,
             end=trace.end,
             rate_scale=1.0 if trace.rate_scale is None else trace.rate_scale,
-            process=trace.arrivals,
-            rate=0.0,
-            cv=0.0,
             requests=0,
             input=None,
             output=None,
+            block=trace.block or 0,
+            skip=trace.malformed == "skip",
+            **_process(trace.starts, trace.arrivals or "recorded"),
         )
-    assert synthetic is not None  # one of the two: the schema saw to that
-    arrivals, requests = synthetic.arrivals, synthetic.requests
-    at_once = arrivals.process == "at_once" or arrivals.rate == inf
+    if clients is not None:
+        return r.Workload(
+            path="", format="auto", limit=clients.limit, start=clients.start, end=clients.end, rate_scale=1.0,
+            process="recorded", rate=clients.rate or inf, cv=0.0, requests=0, input=None, output=None,
+            clients=_absolute(clients.path, base_dir),
+        )  # fmt: skip
+    assert synthetic is not None  # one of the three: the schema saw to that
+    requests = synthetic.requests
     return r.Workload(
         path="",
         format="auto",
@@ -206,22 +269,45 @@ def _workload(file: ScenarioFile, base_dir: str) -> r.Workload:
         start=0.0,
         end=inf,
         rate_scale=1.0,
-        process="at_once" if at_once else arrivals.process,
-        rate=0.0 if at_once else arrivals.rate or 0.0,
-        cv=arrivals.cv or 0.0,
+        **_process(synthetic.arrivals, ""),
         requests=file.scheduler.max_batch if requests == "one_batch" else int(requests),
         input=_lengths(synthetic.input, file.model.max_context, base_dir),
         output=_lengths(synthetic.output, file.model.max_context, base_dir),
+        chats=_chats(synthetic.sessions, file.model.max_context),
     )
 
 
-def _lengths(spec: w.Fixed | w.Uniform | w.LogNormal | w.Empirical, max_context: int, base_dir: str) -> r.Lengths:
+def _process(arrivals: w.Arrivals | None, otherwise: str) -> dict[str, Any]:
+    """Arrival process with its rate and what else it needs."""
+    if arrivals is None:
+        return {"process": otherwise, "rate": 0.0, "cv": 0.0}
+    if arrivals.process == "at_once" or arrivals.rate == inf:
+        return {"process": "at_once", "rate": 0.0, "cv": arrivals.cv or 0.0}
+    names = [field.name for field in fields(r.Varying) if getattr(arrivals, field.name) is not None]
+    rate = arrivals.rate or 0.0
+    if arrivals.rates is not None and arrivals.dwell is not None:
+        rate = sum(map(mul, arrivals.rates, arrivals.dwell)) / sum(arrivals.dwell)
+    varying = r.Varying(**{name: getattr(arrivals, name) for name in names})
+    return {"process": arrivals.process, "rate": rate, "cv": arrivals.cv or 0.0, "varying": varying}
+
+
+def _chats(sessions: w.Sessions | None, max_context: int) -> r.Chats | None:
+    if sessions is None:
+        return None
+    prefixes = tuple(Level(level.tokens, level.count) for level in sessions.prefixes)
+    fixed = sessions.spread == "fixed"
+    return r.Chats(sessions.turns, sessions.think, sessions.think_cv, max_context, fixed, prefixes, sessions.skew)
+
+
+def _lengths(spec: w.Fixed | w.Uniform | w.LogNormal | w.Geometric | w.Empirical, max_context: int, base_dir: str) -> r.Lengths:
     if isinstance(spec, w.Fixed):
         return r.Lengths("fixed", tokens=spec.tokens)
     if isinstance(spec, w.Uniform):
         return r.Lengths("uniform", low=spec.low, high=spec.high)
     if isinstance(spec, w.LogNormal):
         return r.Lengths("lognormal", low=spec.low, high=spec.high or max_context, mean=float(spec.mean), cv=spec.cv)
+    if isinstance(spec, w.Geometric):
+        return r.Lengths("geometric", high=spec.high or max_context, mean=float(spec.mean))
     return r.Lengths("empirical", trace=_absolute(spec.trace, base_dir))
 
 

@@ -8,10 +8,33 @@ each where its value came from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from simulator.scenario.asked import NOT_VARYING, VLLM_RULES
+from simulator.scenario.asked import Chats as Chats
+from simulator.scenario.asked import ReuseRules as ReuseRules
+from simulator.scenario.asked import Varying as Varying
+from simulator.scenario.deployment import ONE_REPLICA as ONE_REPLICA
+from simulator.scenario.deployment import Cluster as Cluster
+from simulator.scenario.deployment import Group as Group
+from simulator.scenario.deployment import Transfer as Transfer
 from simulator.scenario.model import Model as Model
+from simulator.scenario.mover import CopyEngine as CopyEngine
+from simulator.scenario.mover import Mover as Mover
+from simulator.scenario.policies import Age as Age
+from simulator.scenario.policies import Compute as Compute
+from simulator.scenario.policies import HbmCodec as HbmCodec
+from simulator.scenario.policies import Layout as Layout
+from simulator.scenario.policies import LayoutGroup as LayoutGroup
+from simulator.scenario.policies import Loop as Loop
+from simulator.scenario.policies import Policies as Policies
+from simulator.scenario.policies import Reading as Reading
+from simulator.scenario.policies import Retention as Retention
+from simulator.scenario.serving import Scheduler as Scheduler
+from simulator.scenario.serving import Slo as Slo
+from simulator.scenario.serving import SloClass as SloClass
+from simulator.scenario.serving import Tenant as Tenant
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,7 @@ class Gpu:
     calibrated: bool
     fp8_flops: float = 0.0  # dense; 0: no such unit, the weights are converted
     int8_flops: float = 0.0  # dense, with 8-bit activations; 0: no such unit
+    gemm_tiles: str = "warpgroup"  # which tiles the library of products has: those for instructions of a "warpgroup" or "warp"
 
 
 @dataclass(frozen=True)
@@ -140,41 +164,7 @@ class Switch:
     arbitration: str  # "round_robin" | "weighted" | "deadline" (detailed devices)
     power: float  # W
     price: float  # USD
-
-
-@dataclass(frozen=True)
-class CopyEngine:
-    """How a GPU moves KV over its own port, by copy engines or by gather kernels, and what that costs its other kernels."""
-
-    name: str
-    read_bandwidth: float  # long copies towards the GPU, bytes/s
-    write_bandwidth: float  # towards the host
-    duplex: float  # share of their sum that both directions reach together
-    read_setup: float  # s of the engine for each copy, beside its bytes
-    write_setup: float
-    batch_setup: float  # s, of a copy in one call with many others
-    issue: float  # s of the host thread per call
-    start: float  # s that a lone copy takes beside its bytes, from issue to whoever waits for it
-    block_latency: float  # s that a thread block's read takes longer than one thread's
-    block_bandwidth: float  # bytes/s: loads of one block beyond the first
-    gather_outstanding: float  # bytes that one block of a gather kernel keeps in flight
-    gather_read_bandwidth: float  # bytes/s of enough blocks
-    gather_write_bandwidth: float
-    write_cost: float  # bytes of HBM streaming that a byte copied into HBM costs the kernels beside it
-    read_cost: float  # the same, a byte copied out of HBM
-    gather_cost: float  # the same, a byte that a gather kernel moves
-    gather_sms: float  # SMs whose places one gather block takes
-    gather_power: float  # share of the power of those places that it draws
-    gather_tail: float  # tiles of 128 x 256 that a product waits for its slowest one when gather blocks sit on some SMs
-
-
-@dataclass(frozen=True)
-class Mover:
-    """Who moves pages between host memory and HBM: the GPU's copy engines, or a gather kernel of `blocks` blocks."""
-
-    engine: CopyEngine
-    method: str  # "copy": one a layer and array | "pages" | "batch": one a page | "gather" | "push": the boards' DMA
-    blocks: int  # of a gather kernel; 0 otherwise
+    weights: tuple[float, ...] = ()  # of the inputs in turn, where `weighted`; (): all equal
 
 
 @dataclass(frozen=True)
@@ -193,6 +183,7 @@ class Pool:
     saturation: float  # latency under load is at most so many times the unloaded one
     memory_price: float  # USD per byte
     mover: Mover | None = None  # None: the boards' own DMA
+    weight: float = 1.0  # of this replica at the arbiters of what is shared; the others have 1 each
     memory_power: float = 0.0  # W per byte beside the power of the boards
 
 
@@ -249,6 +240,8 @@ class Kv:
     codec: Codec
     selection: Selection
     sharing: str  # "private" | "prefix"
+    reuse: ReuseRules = VLLM_RULES  # of prefixes
+    policies: Policies = field(default_factory=Policies)  # beyond the model's own cache: `kvcache.policies`
 
     @property
     def eviction(self) -> str:
@@ -272,25 +265,7 @@ class Prefetch:
     model: str = ""  # token_model: which one
     addresses: str = ""  # cxl_speckv: "positions" | "far_pages"
     score: float = 0.0  # attention: share of the KV that scoring reads
-
-
-@dataclass(frozen=True)
-class Scheduler:
-    batching: str  # "continuous" | "static"
-    max_batch: int
-    token_budget: int  # tokens in a step: decodes first, the rest prefill
-    prefill_chunk: int  # most tokens of one prompt in a step
-    reserve: str  # "prompt" | "full"
-    watermark: float  # share of all blocks kept free at admission
-    asynchronous: bool  # a step is planned while the one before runs
-    host_overhead: float  # s per step
-    host_per_sequence: float  # s per token that a step gives out
-
-
-@dataclass(frozen=True)
-class Slo:
-    ttft: float | None  # s
-    tpot: float | None  # s
+    lead: float = 0.0  # session: s before the next turn at which its fetch begins
 
 
 @dataclass(frozen=True)
@@ -311,18 +286,18 @@ class Cost:
 class Lengths:
     """A distribution of token counts."""
 
-    dist: str  # "fixed" | "uniform" | "lognormal" | "empirical"
+    dist: str  # "fixed" | "uniform" | "lognormal" | "geometric" | "empirical"
     tokens: int = 0  # fixed
     low: int = 0  # uniform, inclusive; also the lower clip of lognormal
-    high: int = 0  # uniform, inclusive; also the upper clip of lognormal
-    mean: float = 0.0  # lognormal: mean of the distribution before clipping
+    high: int = 0  # uniform, inclusive; also the upper clip of lognormal and geometric
+    mean: float = 0.0  # lognormal, geometric: mean of the distribution before clipping
     cv: float = 0.0  # lognormal: standard deviation / mean
     trace: str = ""  # empirical: drawn with replacement from this trace (input and output of a row together)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Either a recorded trace (`path` set) or synthetic requests."""
+    """Either a recorded trace (`path` set), or drawn from client data (`clients` set), or synthetic requests."""
 
     path: str  # "" for synthetic
     format: str  # "auto" | "azure" | "mooncake" | "csv"
@@ -330,12 +305,17 @@ class Workload:
     start: float  # s, window on the recorded clock
     end: float  # s; inf: to the end
     rate_scale: float  # recorded arrival times are divided by this
-    process: str  # "recorded" | "at_once" | "poisson" | "gamma" | "constant"
+    process: str  # "recorded" | "at_once" | an arrival process; beside a trace: of what is drawn instead of recorded times
     rate: float  # requests/s (synthetic)
     cv: float  # gamma: coefficient of variation of inter-arrival times
     requests: int  # synthetic: how many
     input: Lengths | None
     output: Lengths | None
+    varying: Varying = NOT_VARYING  # of processes whose rate varies
+    chats: Chats | None = None  # synthetic sessions of several turns: `requests` are turns, arrivals those of sessions
+    clients: str = ""  # client data from which requests are drawn in the window; `rate` inf: as recorded
+    block: int = 0  # tokens of a hashed block of the trace; 0: the format's
+    skip: bool = False  # malformed rows are left out
 
 
 @dataclass(frozen=True)
@@ -370,6 +350,12 @@ class ScenarioResolved:
     sources: dict[str, str]  # dotted field -> where its value came from
     document: dict[str, Any]  # the resolved scenario as plain data in human units, for scenario.resolved.yaml
     faults: tuple[Fault, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
+    cluster: Cluster = ONE_REPLICA
+
+    def of(self, group: Group) -> ScenarioResolved:
+        """The scenario as one replica of a group sees it."""
+        return replace(self, gpus=group.gpus, scheduler=group.scheduler, kv=group.kv)
 
     @property
     def weights_per_gpu(self) -> float:

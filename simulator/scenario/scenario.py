@@ -56,6 +56,10 @@ class Scenario:
         del values["sources"], values["document"]
         if not values["faults"]:
             del values["faults"]  # a system that never fails is what it was before faults could be said
+        if self.resolved.kv.policies.identity:
+            del values["kv"]["policies"]  # and one whose KV policies are the model's own cache
+        if not values["cluster"]["groups"]:
+            del values["cluster"]  # nor is one replica another one since there may be several
         for *above, last in _PATHS:
             holder = values["workload"]
             for key in above:

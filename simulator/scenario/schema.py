@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from simulator.scenario.cluster import GroupPart, TransferPart
 from simulator.scenario.faults import FaultPart
 from simulator.scenario.parts import (
     BoardPart,
@@ -30,10 +31,13 @@ from simulator.scenario.parts import (
     default,
     known,
 )
+from simulator.scenario.policy_schema import ComputePart, HbmCodecPart, LayoutPart, LoopPart, RetentionPart
 from simulator.scenario.quantities import Count, Flag, Number, Quantity, Text, Tokens, refuse, refuse_all
+from simulator.scenario.serving_schema import Scheduler, Slo, TenantPart, unique
 from simulator.scenario.workload_schema import Workload
 
 Window = Annotated[float, Number(least=0, most=1)]
+SomeShare = Annotated[float, Number(above=0, most=1)]
 TokenCount = Annotated[int, Tokens()]
 
 
@@ -47,8 +51,10 @@ class Pool(Section):
     leaves: Whole = default(1, "how many leaf switches")
     gpus_per_port: Whole = default(1, "GPUs behind one port")
     placement: Literal["round_robin", "hash", "least_loaded"] = default("round_robin", "of bursts on boards (detailed devices)")
-    shared_by: Whole = default(1, "replicas that share boards and switches")
+    shared: Annotated[bool, Flag()] = default(True, "by all replicas of the scenario; false: each has a pool of its own")
+    shared_by: Whole = default(1, "replicas outside of the scenario, and this one, that share boards and switches")
     others_load: Annotated[float, Number(least=0, most=0.99)] = default(0.0, "share of what is shared that the others use")
+    weight: Annotated[float, Number(above=0)] = default(1.0, "of this replica where arbiters share out; the others have 1 each")
     saturation: Annotated[float, Number(least=1)] = default(7.1, "latency under load, at most, times the unloaded one")
     copy_engine: CopyEnginePart | None = default(None, "the GPUs move the pages themselves; `none`: the boards' DMA does")
     memory_price: Annotated[float, Quantity("money_per_size")] = Field(description="default: from cost.prices")
@@ -58,24 +64,14 @@ class Pool(Section):
 
 
 class Cluster(Section):
-    replicas: Annotated[int, Count(1)] = 1
+    replicas: Whole = 1
     gpus: GpuPart
+    groups: tuple[GroupPart, ...] = default((), "instead of replicas: groups of replicas that are alike")
+    routing: Literal[
+        "round_robin", "random", "least_outstanding", "least_kv", "power_of_two", "prefix_aware", "session_sticky"
+    ] = default("round_robin", "which replica a request goes to when it arrives")
+    transfer: TransferPart | None = default(None, "how KV gets from prefill to decode replicas")
     kv_pool: Pool | None = default(None, "`none` or absent: GPUs only")
-
-    @field_validator("replicas")
-    @classmethod
-    def _one_replica(cls, value: int) -> int:
-        if value != 1:
-            raise refuse(f"{value} replicas: several replicas are not modelled yet; run one scenario per replica")
-        return value
-
-
-class Layout(Section):
-    kind: Literal["native"] = "native"
-
-
-class Retention(Section):
-    kind: Literal["full"] = "full"
 
 
 # what each kind of selection uses; every other field of `kv.selection` is refused beside it
@@ -93,6 +89,13 @@ class Selection(Section):
     overlap: Window | None = default(None, "pages: share of a set that was in the set before; an input, no default")
     floor: Window | None = default(None, "pages: share of a set that never changes (query-agnostic); default 0")
     refresh: Whole | None = default(None, "pages: steps between changes of the sets; default 1")
+    stage: Literal["decode", "both"] = default("decode", "both: prompts read selected tokens as well")
+    k_fraction: SomeShare = default(1.0, "K bytes that are read of a selected token")
+    v_fraction: SomeShare = default(1.0, "V bytes that are read of a selected token")
+    index_flops: Annotated[float, Number(least=0)] = default(
+        0.0, "both: FLOPs of an index over a prompt, relative to attention over it, in selecting layers"
+    )
+    index_stored: Window = default(0.0, "bytes of index stored beside each byte of KV")
 
     @model_validator(mode="after")
     def _used(self) -> Selection:
@@ -108,9 +111,7 @@ class Selection(Section):
         if self.kind == "pages":
             if (self.tokens is None) == (self.fraction is None):
                 problems.append(((), "pages needs either tokens ('1024 tokens') or fraction (0.1)"))
-            if self.overlap is None:
-                problems.append(((), "pages needs overlap, the share of a set that was in the set before; for example 0.8"))
-            elif self.floor is not None and self.floor > self.overlap:
+            if self.overlap is not None and self.floor is not None and self.floor > self.overlap:
                 problems.append(
                     (("floor",), f"floor {self.floor:g} exceeds overlap {self.overlap:g}; what never changes overlaps")
                 )
@@ -127,6 +128,7 @@ class Placement(Section):
     write_back: Literal["lazy", "immediate"] = default("lazy", "immediate: as soon as a block is full, not when it is evicted")
     threshold: Annotated[int, Count(0)] | None = default(None, "hot: uses above which a page is hot; default 10")
     adapt: bool | None = default(None, "hot: whether the threshold follows what promotions bring; default false")
+    compute: ComputePart = default(ComputePart(), "where attention is computed")
 
     @model_validator(mode="after")
     def _used(self) -> Placement:
@@ -149,14 +151,29 @@ class Placement(Section):
 
 class Topology(Section):
     kind: Literal["colocated"] = "colocated"
+    latent: Literal["replicated", "sharded"] = default("replicated", "sharded: ranks hold parts of a latent in decodes (TPLA)")
 
 
 class Sharing(Section):
     kind: Literal["private", "prefix"] = default("private", "prefix: equal blocks of prompts are stored and computed once")
+    read: Literal["each", "once"] = default("each", "once: a batch reads a prefix that its sequences share once (Hydragen)")
+    partial: Annotated[bool, Flag()] | None = default(None, "prefix: the last, partial block of a prompt, too; default false")
+    demote_after: Time | None = default(None, "prefix: unused blocks go from L1 to the pool; default: for others")
+    drop_after: Time | None = default(None, "prefix: blocks unused for so long are forgotten in all tiers; default never")
 
+    @model_validator(mode="after")
+    def _used(self) -> Sharing:
+        if self.kind == "private":
+            for name in ("partial", "demote_after", "drop_after"):
+                if getattr(self, name) is not None:
+                    raise refuse(f"sharing: private does not use {name}; remove it or write kind: prefix", at=(name,))
+        return self
 
-class Loop(Section):
-    kind: Literal["autoregressive"] = "autoregressive"
+    @model_validator(mode="after")
+    def _shared(self) -> Sharing:
+        if self.read == "once" and self.kind == "private":
+            raise refuse("what is private has one reader; write kind: prefix", at=("read",))
+        return self
 
 
 class Kv(Section):
@@ -166,14 +183,15 @@ class Kv(Section):
     l1: Size | None = default(None, "per GPU; absent or `none`: all HBM left")
     blocks: Whole | None = default(None, "L1 as the count of blocks that an engine reported, instead of l1")
     l2: Size = default("0 B", "prefetch buffer per GPU; needs a pool")
-    layout: Layout = Layout()
-    codec: CodecPart | None = None
-    retention: Retention = Retention()
+    layout: LayoutPart = LayoutPart()
+    codec: CodecPart | None = default(None, "of the pool")
+    hbm_codec: HbmCodecPart = default(HbmCodecPart(), "where attention reads")
+    retention: RetentionPart = RetentionPart()
     selection: Selection = Selection()
     placement: Placement = Placement()
     topology: Topology = Topology()
     sharing: Sharing = Sharing()
-    loop: Loop = Loop()
+    loop: LoopPart = LoopPart()
 
     @field_validator("system")
     @classmethod
@@ -193,13 +211,14 @@ PREDICTORS = {
     "attention": (*_AHEAD, "coverage", "accuracy", *_CALLS, "score"),
     "token_model": (*_AHEAD, *_CALLS, "model", "guesses"),
     "cxl_speckv": (*_AHEAD, *_CALLS, "guesses", "addresses"),
+    "session": ("depth", "coverage", "accuracy", "lead"),
     "oracle": (),
 }
 
 
 class Prefetch(Section):
     predictor: Literal[
-        "none", "next_layer", "stream", "statistical", "history", "attention", "token_model", "cxl_speckv", "oracle"
+        "none", "next_layer", "stream", "statistical", "history", "attention", "token_model", "cxl_speckv", "session", "oracle"
     ] = "none"
     depth: Annotated[int, Count(0)] | None = default(None, "layers ahead; default 1, cxl_speckv 2")
     control: Literal["fixed", "additive", "ucb", "feedback"] | None = default(
@@ -210,6 +229,7 @@ class Prefetch(Section):
     accuracy: Annotated[float, Number(above=0, most=1)] | None = default(
         None, "share of proposals that are right; attention: its precision"
     )
+    lead: Time | None = default(None, "session: the fetch of its pages begins so long before its next turn")
     latency: Time | None = default(None, "from a prediction to its prefetch; default 0 s")
     service: Time | None = default(None, "of a call of the predictor, one after the other; default 0 s, cxl_speckv 10 us")
     batch: Whole | None = default(None, "predictions that a call answers; default 1")
@@ -233,8 +253,9 @@ class Prefetch(Section):
         problems: list[tuple[tuple[str, ...], str]] = [
             ((name,), f"the predictor '{self.predictor}' does not use {name}; remove it") for name in given if name not in used
         ]
-        if self.predictor in ("statistical", "attention"):
-            missing = [name for name in ("coverage", "accuracy") if name not in given]
+        if self.predictor in ("statistical", "attention", "session"):
+            needed = ("coverage", "accuracy", *(("lead",) if self.predictor == "session" else ()))
+            missing = [name for name in needed if name not in given]
             if missing:
                 problems.append(((), f"the predictor '{self.predictor}' needs {' and '.join(missing)}"))
         if self.predictor == "token_model" and self.guesses is not None and self.guesses > 16:
@@ -242,29 +263,6 @@ class Prefetch(Section):
         if problems:
             raise refuse_all(problems)
         return self
-
-
-class Scheduler(Section):
-    batching: Literal["continuous", "static"] = "continuous"
-    max_batch: Whole = 64
-    token_budget: TokenCount = default("2048 tokens", "of a step: decodes first, the rest prefill")
-    prefill_chunk: TokenCount | None = default(None, "most tokens of one prompt in a step; default: token_budget")
-    reserve: Literal["prompt", "full"] = "prompt"
-    watermark: Window = default(0.01, "share of all blocks kept free at admission")
-    asynchronous: Annotated[bool, Flag()] = default(False, "the next step is planned while this one runs")
-    engine: Label | None = default(None, "host overhead of a serving engine in the catalogue")
-    host_overhead: Time | None = default(None, "per step; default 0 s")
-    host_per_sequence: Time | None = default(None, "per token that a step gives out; default 0 s")
-
-    @field_validator("engine")
-    @classmethod
-    def _known(cls, value: str | None) -> str | None:
-        return value if value is None else known("engines", value)
-
-
-class Slo(Section):
-    ttft: Time | None = None
-    tpot: Time | None = None
 
 
 class Cost(Section):
@@ -296,9 +294,14 @@ class ScenarioFile(Section):
     prefetch: Prefetch = Prefetch()
     scheduler: Scheduler = Scheduler()
     slo: Slo = Slo()
+    tenants: tuple[TenantPart, ...] = default((), "who shares the system")
     cost: Cost
     devices: Literal["fluid", "detailed"] = default("fluid", "of far memory: flows, or queues that serve single descriptors")
     faults: tuple[FaultPart, ...] = default((), "what breaks between the GPUs and the pool")
+
+    @model_validator(mode="after")
+    def _tenants(self) -> ScenarioFile:
+        return unique(self, "tenants")
 
 
 # keys that presets fill in, so that a file may leave them out

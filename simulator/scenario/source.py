@@ -68,6 +68,8 @@ class Source:
         self.note(path, place)
 
     def forget(self, path: Where) -> None:
+        if path not in self.keys:
+            return  # nothing below it either: every change notes the mappings on its way
         for known in [known for known in (*self.keys, *self.spoken) if known[: len(path)] == path]:
             self.keys.pop(known, None)
             self.values.pop(known, None)

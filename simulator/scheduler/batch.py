@@ -20,7 +20,8 @@ from math import inf
 class DecodeBatch:
     def __init__(self, block_tokens: int, window: int = 0, most_blocks: int = 0):
         self.block_tokens, self.window, self.most_blocks = block_tokens, window, most_blocks
-        self.step = 0  # steps done so far, prefill-only ones included
+        self.step = 0  # steps done so far, but those in which the members were held
+        self.done = 0  # steps done so far
         self.size = 0
         self.context = 0  # tokens that the next step reads, its own included, summed over the members
         self.windowed = 0  # the same in a layer with the window
@@ -106,6 +107,11 @@ class DecodeBatch:
             heappop(turns)
         return turns[0][0] - self.step if turns else inf
 
+    def hold(self) -> int:
+        """A step of others is done while the members wait: the step that they still have to do."""
+        self.done += 1
+        return self.step
+
     def _take_turns(self) -> None:
         turns = self._turns
         while turns and turns[0][0] <= self.step:
@@ -165,5 +171,6 @@ class DecodeBatch:
         self.windowed += self.growing * steps
         self.blocks += blocks
         self.step += steps
+        self.done += steps
         if self._turns:
             self._take_turns()

@@ -6,6 +6,11 @@ which prompts get the rest of the token budget, and when requests are admitted f
     continuous  vLLM V1: prompts in work go on, in the order of admission; then, while there is budget, the head of the queue
                 is admitted and gets its share. A prompt's piece is at most `prefill_chunk` tokens (chunked prefill); its last
                 piece emits its first token. Nobody is admitted in a step that had to preempt.
+    decode_first  Sarathi-Serve: decodes, then prompts in work, then new requests. Differs from `continuous` in one point: a
+                step that had to preempt still admits from the queue
+    prefill_first  vLLM V0 without chunked prefill: while the head of the queue can enter, a step computes prompts only, whole
+                ones as many as fit the budget, and all decodes wait; else all decode. A prompt longer than the budget is
+                computed alone, in pieces
     static      a batch is formed from what waits when the last one is done; all its prompts are computed, then it decodes
 
 vLLM V1 goes through its running sequences in the order of admission, decodes and prompts alike. That is the order here too
@@ -15,6 +20,7 @@ decodes come first here, and none is left out of a step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 Pieces = list[tuple[int, int]]  # (request, prompt tokens)
@@ -34,12 +40,16 @@ class Replica(Protocol):
     def admit(self) -> int | None:
         """Admit the head of the queue if there is a place and there are blocks for it: the request, else None."""
 
+    def asks(self) -> int:
+        """Prompt tokens of the head of the queue, blocks that a prefix cache may have included; 0 if nobody waits."""
+
     def give(self, request: int, budget: int) -> int:
         """Tokens of its prompt that an admitted request computes in this step, at most `budget` and `prefill_chunk`."""
 
 
 class Batching(Protocol):
     together: bool  # sequences wait with their first decode until all prompts of the batch are computed
+    apart: bool  # a step has either prompts or decodes
 
     def opens(self, replica: Replica) -> bool:
         """Whether requests are admitted now at all."""
@@ -61,14 +71,34 @@ def in_work(replica: Replica, budget: int) -> tuple[Pieces, int]:
 
 
 class Continuous:
-    together = False
+    together = apart = False
+    after_preemption = False  # a step that had to preempt admits
 
     def opens(self, replica: Replica) -> bool:
         return True
 
     def pieces(self, replica: Replica, budget: int, preempted: bool) -> Pieces:
         pieces, budget = in_work(replica, budget)
-        while budget > 0 and not preempted and (request := replica.admit()) is not None:
+        while budget > 0 and (self.after_preemption or not preempted) and (request := replica.admit()) is not None:
+            take = replica.give(request, budget)
+            pieces.append((request, take))
+            budget -= take
+        return pieces
+
+
+class DecodeFirst(Continuous):
+    after_preemption = True
+
+
+class PrefillFirst:
+    together, apart = False, True
+
+    def opens(self, replica: Replica) -> bool:
+        return True
+
+    def pieces(self, replica: Replica, budget: int, preempted: bool) -> Pieces:
+        pieces, budget = in_work(replica, budget)
+        while budget > 0 and (replica.asks() <= budget or not pieces) and (request := replica.admit()) is not None:
             take = replica.give(request, budget)
             pieces.append((request, take))
             budget -= take
@@ -76,7 +106,7 @@ class Continuous:
 
 
 class Static:
-    together = True
+    together, apart = True, False
 
     def opens(self, replica: Replica) -> bool:
         return replica.idle
@@ -88,4 +118,9 @@ class Static:
         return in_work(replica, budget)[0]
 
 
-BATCHINGS: dict[str, type[Continuous] | type[Static]] = {"continuous": Continuous, "static": Static}
+BATCHINGS: dict[str, Callable[[], Batching]] = {
+    "continuous": Continuous,
+    "decode_first": DecodeFirst,
+    "prefill_first": PrefillFirst,
+    "static": Static,
+}

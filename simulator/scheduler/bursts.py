@@ -1,24 +1,25 @@
-"""Layers of a step and write-back on the detailed devices: the rules of `prefetch.pipeline`, with bursts that really move.
+"""Layers of a step and write-back in events: the rules of `prefetch.pipeline`, with bytes that really move.
 
 A layer asks, waits until every page that it reads has been delivered, and computes; prefetches of layer l + window are issued
 when layer l asks; what a layer finds missing is demand; a prefetch that a layer waits for becomes demand; what was prefetched
 for the next step stays under way. Write-back holds L2 until its bytes are in the pool, and a step waits while L2 is full of it.
 Nothing is computed in advance: waits follow from queues, credits, walks and turnarounds.
 Late is a page whose bytes had not all come when its layer asked; those of a transfer come in the order of its bursts.
-Events: those of the devices (`hardware.detailed`), and one or two a layer.
+The bytes are moved by a `System`: the detailed devices (`hardware.detailed`), or flows of a shared fabric (`shared.py`).
+Events: those of the system, and one or two a layer.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from math import ceil
-from typing import Any
+from functools import partial
+from math import ceil, inf
+from typing import Any, Protocol
 
 import simpy
 
-from simulator.hardware.detailed.system import FarSystem, Transfer
 from simulator.hardware.fabric import DEMAND, PREFETCH
 from simulator.kvcache.geometry import Geometry
 from simulator.prefetch.pipeline import Counts
@@ -28,6 +29,47 @@ STEPS_OF_L2 = 1024  # L2 becomes free by trains of at most so small a part of it
 WRITE_SPACE = float(1 << 50)  # written KV lies elsewhere
 
 Events = Generator[simpy.Event, Any, None]
+
+
+class Transfer(Protocol):
+    """Bytes that are waited for together; `done` fires when the last has been delivered."""
+
+    size: float  # raw bytes
+    done: simpy.Event
+
+    @property
+    def arrived(self) -> float:
+        """Of them, delivered so far."""
+
+    @property
+    def moments(self) -> float:
+        """The sum of the delivered bytes, each times the second when it was."""
+
+
+class System(Protocol):
+    """What moves bytes; sizes are raw bytes of one of its `slices` equal parts."""
+
+    @property
+    def slices(self) -> int: ...
+
+    @property
+    def count(self) -> int:
+        """Boards of a slice."""
+
+    def read(self, size: float, priority: int, address: float, deadline: float = inf, delay: float = 0.0) -> Any:
+        """A `Transfer` towards the GPUs, asked for after `delay`; `address`: where the bytes lie."""
+
+    def write(self, size: float, address: float, told: Callable[[float], None] | None = None, most: float = inf) -> Any:
+        """Write back; `told` hears of bytes that are in the pool, at most `most` at a time."""
+
+    def promote(self, transfer: Any) -> None:
+        """Somebody waits for it now."""
+
+    def release(self, transfer: Any) -> None:
+        """Its bytes have been used."""
+
+    def cancel(self, transfer: Any) -> float:
+        """Nobody will read it any more: the raw bytes that never move."""
 
 
 @dataclass(eq=False, slots=True)
@@ -43,13 +85,12 @@ class FarBursts:
     """What one replica has on the devices; counters in pages (per rank bundle) and raw bytes of a slice."""
 
     def __init__(
-        self, env: simpy.Environment, system: FarSystem, geometry: Geometry, delay: float, wraps: bool, knows: bool
+        self, env: simpy.Environment, system: System, geometry: Geometry, delay: float, wraps: bool, knows: bool
     ):  # fmt: skip
         """`delay`: s from asking the predictor to issuing; `wraps`, `knows`: as in `prefetch.predictors.Predictor`."""
-        self.env, self.system = env, system
+        self.env, self.system, self._geometry = env, system, geometry
         self.delay, self.wraps, self.knows = delay, wraps, knows
-        self.page = geometry.layer_bytes / system.slices  # raw bytes of one page on the ranks of the slice
-        self.limit = max(0.0, geometry.l2_bytes - geometry.burst * geometry.ranks) / system.slices
+        self._connected = True
         self._step_of_l2 = geometry.l2_bytes / geometry.ranks / STEPS_OF_L2
         self.backlog = self.written = 0.0  # write-back under way, and in the pool
         self.counts = Counts()
@@ -59,6 +100,31 @@ class FarBursts:
         self._asked_to_write = 0.0
         self._segments: deque[Segment] = deque()
         self._drained: simpy.Event | None = None
+
+    @property
+    def slices(self) -> int:
+        return self.system.slices
+
+    @property
+    def page(self) -> float:
+        """Raw bytes of one page on the ranks of the slice."""
+        return self._geometry.layer_bytes / self.slices
+
+    @property
+    def limit(self) -> float:
+        """Write-back that leaves L2 room for one burst a rank."""
+        return max(0.0, self._geometry.l2_bytes - self._geometry.burst * self._geometry.ranks) / self.slices
+
+    def use(self, system: System | None) -> None:
+        """Other devices from now on (None: none for the time being), to which write-back that is under way is sent again."""
+        self._connected = system is not None
+        if system is None:
+            return
+        scale, waiting = self.slices / system.slices, self.backlog
+        self.system, self.backlog = system, 0.0
+        self.written *= scale
+        self._asked_to_write *= scale
+        self.write(waiting * scale)
 
     @property
     def carried(self) -> int:
@@ -158,18 +224,23 @@ class FarBursts:
 
     def write(self, size: float) -> None:
         """Write back `size` raw bytes of the slice."""
-        if size > 0.0:
-            self.backlog += size
-            self.system.write(size, WRITE_SPACE + self._asked_to_write / self.system.count, self._gone, self._step_of_l2)
+        if size <= 0.0:
+            return
+        self.backlog += size
+        if self._connected:
+            told = partial(self._gone, self.system)
+            self.system.write(size, WRITE_SPACE + self._asked_to_write / self.system.count, told, self._step_of_l2)
             self._asked_to_write += size
 
     def drained(self) -> Events:
         """Until write-back leaves L2 room for one burst a rank."""
-        while self.backlog > self.limit + 1e-6:
+        while self._connected and self.backlog > self.limit + 1e-6:
             self._drained = self.env.event()
             yield self._drained
 
-    def _gone(self, size: float) -> None:
+    def _gone(self, system: System, size: float) -> None:
+        if system is not self.system or not self._connected:
+            return  # it is sent again
         self.backlog = max(0.0, self.backlog - size)
         self.written += size
         if self._drained is not None and self.backlog <= self.limit + 1e-6:
@@ -187,7 +258,8 @@ class FarBursts:
 
     def _read(self, layer: int, first: int, pages: int, priority: int, delay: float = 0.0) -> Transfer:
         address = layer * LAYER_SPACE + first * self.page / self.system.count
-        return self.system.read(pages * self.page, priority, address, deadline=self.env.now, delay=delay)
+        transfer: Transfer = self.system.read(pages * self.page, priority, address, deadline=self.env.now, delay=delay)
+        return transfer
 
     def _waited_for(self, pages: int, transfers: Sequence[Transfer], got: float, moments: float, asked: float) -> None:
         """Pages of which `got` bytes had come, at moments that sum to `moments`, when they were asked for; now all have."""

@@ -8,30 +8,39 @@ vector in the context, its clock the sequential sum, so a run gives the same byt
 `asynchronous`: the engine plans a step while the one before runs, so what arrives during a step is in the next but one.
 What ends with a step gives its place to the next all the same (an engine that frees it a step later is not modelled).
 
-Events: one per step or run, one per idle period.
+Time and state agree: a step is planned when it begins and committed when it ends, so whoever looks at a replica in between
+(a router) sees what it had done by then. A replica alone has all its requests in its `inbox` from the start. One of several is
+`fed`: requests are put there as they arrive (`deliver`), which cuts a run of steps at the end of the step it falls into.
+
+Events: one per step or run, one per idle period; where fed, one more per run that is cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from math import inf
 
-import numpy as np
 import simpy
+from simpy.events import NORMAL
 
-from simulator.hardware.interference import UNDISTURBED, Slow
+from simulator.hardware.interference import UNDISTURBED
 from simulator.kvcache.geometry import Geometry
 from simulator.kvcache.identity import PagedResidency
+from simulator.kvcache.residency import Lru
 from simulator.metrics.recorder import Recorder
 from simulator.scenario.resolved import ScenarioResolved
-from simulator.scheduler.far import FarMemory, FarStep
+from simulator.scheduler.arrivals import Arrivals, Inbox
+from simulator.scheduler.equal_steps import Run
+from simulator.scheduler.far import FarMemory
+from simulator.scheduler.far_steps import far_step
 from simulator.scheduler.faults import Faults
-from simulator.scheduler.paged import PagedFar
+from simulator.scheduler.moments import At
 from simulator.scheduler.planning import PlannedReplica, StepPlan
 from simulator.scheduler.pricing import attention_beside, uneven
-from simulator.scheduler.replica import Work
+from simulator.scheduler.shared import Room
+from simulator.scheduler.work import Work
 
-SHORT_RUN = 12  # up to this many steps a Python loop is faster than numpy
+Events = Generator[simpy.Event, None, None]
 
 
 class Engine(PlannedReplica):
@@ -47,61 +56,161 @@ class Engine(PlannedReplica):
         far: FarMemory | None,
         coalesce: bool = True,
         pages: PagedResidency | None = None,
+        fed: bool = False,
     ):
+        """`fed`: requests come one by one (`deliver`), until it is told that no more will (`close`)."""
         super().__init__(scenario, geometry, work, recorder, far, pages)
         self.env, self.coalesce = env, coalesce
         self.steps = self.events = 0
-        self._next = 0  # next request to arrive
+        self._swapped = (0, 0.0)  # pages back and raw bytes out, up to the last step with swaps
+        self.inbox = Inbox(work.arrival)
+        self.arrivals: Arrivals | Inbox = self.inbox
+        if not fed:
+            self.arrivals = whole = work.arrivals()
+            if work.after:
+                self.ended = whole.ended
+            if self.reuse is not None:
+                whole.announced = self.reuse.announce
         self._known = 0.0  # arrivals up to then can be in the next step
         self.faults: Faults | None = None  # set by who has them
+        self._fed = fed
+        self._sleeping: simpy.Event | None = None  # fed, and nothing to do
+        self.turn = NORMAL  # of several: who goes first where steps end at the same moment
+        self._run: Run | None = None  # the run under way
+        self._cut = inf  # fed: what ends the run under way
+        self.process: simpy.Process | None = None
+        self.room: Room | None = None  # of a pool that it shares with others
+        # told of each step with prompts: its plan, when its first layer begins, s of a layer, when the last one is done
+        self.computed: Callable[[StepPlan, float, float, float], None] | None = None
 
     @property
     def open_requests(self) -> int:
-        """Requests that have not ended yet."""
-        return len(self.arrival) - self._next + self.present
+        """Requests that it has been given and that have not ended yet."""
+        return self.arrivals.left + self.present
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Prompt tokens of its requests that have not been computed yet."""
+        waiting: int = sum([self.prompt[request] for request in (*self.inbox.waiting, *self.queue)])
+        return waiting + sum([self._target[request] - self._done[request] for request in self.prefilling])
+
+    @property
+    def claimed_share(self) -> float:
+        """KV blocks that its requests claim, or ask for with the prompts that wait, by the blocks that there are."""
+        waiting = sum([self.geometry.blocks(self.prompt[request]) for request in (*self.inbox.waiting, *self.queue)])
+        return (self.claimed_before(self.env.now) + waiting) / self.lasting
+
+    def claimed_before(self, moment: float) -> int:
+        """Blocks claimed by those admitted, with what the steps of the run under way that end before a moment have added."""
+        if self._run is None or self.spec.reserve == "full":
+            return self.residency.claimed
+        return self.residency.claimed + self.batch.new_blocks(self._run.to(moment)[0] - 1)
+
+    def cached_tokens(self, ids: Sequence[int], tokens: int) -> int:
+        """Tokens of a prompt, with these ids of blocks, that are in its prefix cache."""
+        return len(self.prefix.found(ids, tokens)) * self.geometry.block_tokens if self.prefix is not None else 0
+
+    def preempt(self, request: int) -> None:
+        super().preempt(request)
+        if self.room is not None:
+            self.room.freed(self)
+
+    def prompt_done(self, request: int) -> int:
+        """Tokens of its prompt that are computed, of one in prefill."""
+        return self._done[request]
+
+    def deliver(self, request: int) -> None:
+        """A request has arrived here, now."""
+        self.inbox.put(request)
+        if self._sleeping is not None:
+            self.wake()
+        elif not self.queue or self.overtakes:  # while the head of the queue waits, others at its end change nothing
+            self.cut(self.arrival[request])
+
+    def cut(self, at: float) -> None:
+        """The run under way ends with the step into which `at` falls."""
+        if self._run is not None and at < self._cut and self.process is not None:
+            self._cut = at
+            self.process.interrupt()
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        if self._sleeping is not None:
+            sleeping, self._sleeping = self._sleeping, None
+            sleeping.succeed()
+
+    def close(self) -> None:
+        """Nothing will be delivered any more."""
+        self._fed = False
+        self.wake()
 
     @property
     def replicas(self) -> list[PlannedReplica]:
         return [self]
 
-    def run(self) -> Generator[simpy.Event, None, None]:
+    def run(self) -> Events:
         """The SimPy process: returns when every request has ended."""
-        arrivals, total = self.arrival, len(self.arrival)
+        arrivals = self.arrivals
         while True:
             if self.faults is not None:
                 self.faults.happen(self.clock)
+            if self.prefixes is not None and self.reuse is not None:
+                self.prefixes.tell(0)
+                self.reuse.look(self.clock)
             known = self._known if self.present and self.spec.asynchronous else self.clock
-            while self._next < total and arrivals[self._next] <= known:
-                self.offer(self._next)
-                self._next += 1
+            while arrivals.next <= known:
+                self.offer(arrivals.take())
+            if self.room is not None:
+                self.room.lend(self)
             if self.running or self.queue:
                 before, present = self.clock, self.present
                 drawn = self.pages is not None and not self.policy.dense  # page sets change with every step
                 if self.faults is not None and self.faults.holds():
-                    self._wait(self.faults.next_at - self.clock)
-                elif self.prefilling or drawn or self.admits() or (self.far is not None and not self.residency.settled()):
-                    self._step()
+                    yield from self._wait(self.faults.next_at - self.clock)
+                elif self.room is not None and not self.running and not self.admits():
+                    yield from self._sleep()  # others have the room that the head of the queue needs
+                    self.clock = max(self.clock, self.env.now)
+                elif self.prefilling or drawn or self.admits() or (self.far is not None and self._unsettled(self.far)):
+                    yield from self._step()
                 else:
-                    self._run_of_steps()
+                    yield from self._run_of_steps()
                 self.events += 1
                 self.presence += present * (self.clock - before)
-                yield self.env.timeout(self.clock - before)
-            elif self._next < total:
+            elif arrivals.left:
                 self.events += 1
-                until = min(arrivals[self._next], self._next_fault)
+                until = min(arrivals.next, self._next_change)
                 idle = max(0.0, until - self.clock)
                 if self.far is not None:
                     self.far.quiet(idle)
+                yield from self._pass(max(self.clock, until))
                 self.clock = max(self.clock, until)
-                yield self.env.timeout(idle)
+            elif self._fed:
+                yield from self._sleep()
             else:
                 return
 
-    @property
-    def _next_fault(self) -> float:
-        return self.faults.next_at if self.faults is not None else inf
+    def _unsettled(self, far: FarMemory) -> bool:
+        """Steps read far pages, or wait for room in L2."""
+        return not self.residency.settled() or (self.reuse is not None and far.overflow > 0.0)
 
-    def _wait(self, duration: float) -> None:
+    def _sleep(self) -> Events:
+        """Until there may be something to do."""
+        if self.far is not None:
+            self.far.cancel()
+        self._sleeping = self.env.event()
+        yield self._sleeping
+
+    def _pass(self, until: float) -> Events:
+        """Time passes."""
+        yield At(self.env, until, self.turn)
+
+    @property
+    def _next_change(self) -> float:
+        """When something happens that is neither an arrival nor the end of a step."""
+        faults = self.faults.next_at if self.faults is not None else inf
+        return min(faults, self.reuse.next_at) if self.reuse is not None else faults
+
+    def _wait(self, duration: float) -> Events:
         """Stand still for so long: far pages are out of reach, or nobody that waits can enter."""
         now, far = self.clock, self.far
         assert far is not None and duration < inf
@@ -113,48 +222,50 @@ class Engine(PlannedReplica):
                 self._waiting.setdefault(request, now)
         else:
             far.quiet(duration)
+        yield from self._pass(now + duration)
         self.clock = self._known = now + duration
 
-    def _run_of_steps(self) -> None:
+    def _run_of_steps(self) -> Events:
         """Decode steps with unchanged membership, nothing far, all new blocks placed in L1."""
         batch, model, now = self.batch, self.model, self.clock
         size, context = batch.size, self.context_read()
-        growth = model.reads(size, batch.growing)
-        limit = batch.steps_to_end() if self.coalesce and self.policy.dense else 1
-        if batch.window:
-            limit = int(min(limit, batch.steps_to_turn()))
-        limit = batch.steps_within(self.residency.near_room(), limit)
+        growth = self.growth_read()
+        limit = self.steady_steps() if self.coalesce else 1
+        room = self.residency.near_room()
+        limit = batch.steps_within(room if self.reuse is None else min(room, self.reuse.unseen), limit)
         if limit == 0:
-            self._step()
+            yield from self._step()
             return
         extra = uneven(self)
         if extra and extra != uneven(self, 1):
             limit = 1  # so few sequences that the shortest of them counts, which grows
         extra *= model.passes(size)
-        base, per_token = model.base(size, size), model.unit_time(size)
-        # while the head of the queue waits for blocks or a place, an arrival changes nothing
-        until = self.arrival[self._next] if self._next < len(self.arrival) and not self.queue else inf
-        until = min(until, self._next_fault)
-        first = base + per_token * context + extra
-        if limit > 1 and until < inf:
-            limit = max(1, min(limit, int((until - now) / first) + 1))
-        if limit <= SHORT_RUN:
-            end, steps, last = now + first, 1, now
-            while steps < limit and end < until:
-                last = end
-                end += base + per_token * (context + growth * steps) + extra
-                steps += 1
-        else:
-            ends = base + per_token * (context + growth * np.arange(limit)) + extra
-            ends[0] += now
-            np.add.accumulate(ends, out=ends)
-            steps = limit if until == inf else min(limit, int(np.searchsorted(ends, until)) + 1)
-            end, last = float(ends[steps - 1]), float(ends[steps - 2]) if steps > 1 else now
-        self.recorder.runs.append((now, steps, size, context, growth, 0, size, 0.0, extra, self.residency.l3_used))
+        run = self._run = Run(now, model.base(size, size), model.unit_time(size), context, growth, extra, limit)
+        # while the head of the queue waits for blocks or a place, an arrival that cannot overtake it changes nothing
+        until = inf if self.queue and not self.overtakes else self.arrivals.next
+        self._cut = until = min(until, self._next_change)
+        if self.far is not None:
+            self.far.cancel()
+        steps, end, last = run.to(until)
+        while True:
+            try:
+                yield At(self.env, end, self.turn)
+                break
+            except simpy.Interrupt:
+                self.events += 1
+                steps, end, last = run.to(self._cut)
+        self._run = None
+        self.recorder.runs.append((now, steps, size, context, growth, 0, size, 0.0, extra, self.elsewhere))
         if self._waiting:
             self._first_decodes(self.recorder.runs.count - 1, now)
         blocks = batch.new_blocks(steps)
-        self.grow_near(blocks)
+        if steps > 1 and isinstance(self.residency, Lru):  # it knows the scan of the last step, as after single steps
+            first = batch.new_blocks(steps - 1)
+            self.grow_near(first)
+            self.residency.settled()
+            self.grow_near(blocks - first)
+        else:
+            self.grow_near(blocks)
         if self.far is not None:
             self.far.quiet(end - now)
         self.clock, self._known = end, last
@@ -165,58 +276,43 @@ class Engine(PlannedReplica):
         for request in batch.ended():
             self._finish(request)
 
-    def _step(self) -> None:
+    def _step(self) -> Events:
         """One step, with prompts in work, something far, or a block that has no room in L1."""
         model, now = self.model, self.clock
         plan = self.plan()
         if plan is None:
+            yield from self._pass(now)
             return
         tokens, kernels = plan.decodes + plan.tokens, (plan.decodes > 0) + bool(plan.work)
         compute, memory = attention_beside(self, plan)
         extra, passes, run = compute + memory, model.passes(tokens), self.recorder.runs.count
         duration = model.base(tokens, plan.rows, kernels) + model.unit_time(tokens) * plan.context + passes * extra
         work = (plan.decodes, plan.context, 0, plan.tokens, plan.rows)
-        self.recorder.runs.append((now, 1, *work, passes * compute, passes * memory, self.residency.l3_used))
+        self.recorder.runs.append((now, 1, *work, passes * compute, passes * memory, self.elsewhere))
         if self.recorder.pieces is not None:
             self.recorder.pieces += [(run, request, self._done[request], take) for request, take in plan.pieces]
         if self.far is not None:
-            layer = model.layer(tokens, kernels).total + model.attention_per_token * plan.context + extra
+            layer = model.layer_time(tokens, kernels, plan.context, extra)
             slow = UNDISTURBED
             if self.far.interference is not None:
                 slow = self.far.interference.slow(tokens, plan.context, plan.work)
             scores = model.attention_per_token * self.batch.context
-            duration = self._far_step(self.far, run, plan, layer, duration, slow, scores)
+            duration = yield from far_step(self, self.far, run, plan, layer, duration, slow, scores)
+        if plan.moving:
+            duration += plan.moving
+            self._record_swap(run, duration, plan.moving)
+        if self.computed is not None and plan.pieces:
+            begin = now + model.host_time(plan.rows)
+            layer = model.layer_time(tokens, kernels, plan.context, extra)
+            self.computed(plan, begin, layer, max(begin + layer, now + duration - model.head(plan.rows).total))
         self.steps += 1
+        yield from self._pass(now + duration)
         self._known = now
         self.commit(plan, run, now, now + duration)
 
-    def _far_step(
-        self, far: FarMemory, run: int, plan: StepPlan, layer: float, duration: float, slow: Slow, scores: float
-    ) -> float:  # fmt: skip
-        """The step against far memory, `layer` seconds of computation a layer: its duration."""
-        residency, model = self.residency, self.model
-        (reading_far, reading), decodes = plan.far, max(1, plan.decodes)
-        before = far.moved, far.sent, far.counts.useless
-        host, head = model.host_time(plan.rows), model.head(plan.rows).total
-        if isinstance(far, PagedFar):
-            step = far.paged_step(self.batch.ending_next(), host, layer, head, plan.produced, duration, slow, decodes, scores)
-            self._record_far(run, step, reading - step.reads.asked, before)
-            return step.duration
-        pages = residency.layers(reading_far, reading, model.layers)
-        evicted = residency.take_evicted()
-        if evicted:
-            far.evicted(evicted)
-        asked = sum(pages)
-        if asked:
-            step = far.step(pages, self.lost(plan.far), host, layer, head, plan.produced, slow, decodes, scores)
-        else:
-            step = far.unread(plan.produced, duration, slow)
-        self._record_far(run, step, reading * model.layers - asked, before)
-        return step.duration
-
-    def _record_far(self, run: int, step: FarStep, near: int, before: tuple[int, float, int]) -> None:
-        reads = step.reads
-        self.recorder.far.append(
-            (run, step.duration, step.stall, step.codec, step.writeback, near, reads.asked, reads.demand, reads.in_time,
-             reads.late, step.staged, step.dragged, step.predicting, *before)
-        )  # fmt: skip
+    def _record_swap(self, run: int, duration: float, waited: float) -> None:
+        """A step that began with copies of preempted sequences; nothing else is far where there are any."""
+        swap, layers = self.swap, self.geometry.layers
+        assert swap is not None
+        before, self._swapped = self._swapped, (swap.blocks_in * layers, swap.blocks_out * self.geometry.block_bytes)
+        self.recorder.far.append((run, duration, waited, 0.0, 0.0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, *before, 0))

@@ -30,6 +30,7 @@ from simulator.hardware.interference import UNDISTURBED, Interference, Slow
 from simulator.hardware.pool import FarPath, far_path
 from simulator.kvcache.geometry import Geometry
 from simulator.metrics.invariants import close, require
+from simulator.metrics.traffic import GroupUse
 from simulator.prefetch.cxl_speckv import CxlSpecKv
 from simulator.prefetch.depth import CONTROLS, DepthControl, Seen
 from simulator.prefetch.pipeline import Carry, Counts, Outcome, on_demand, streamed
@@ -82,6 +83,8 @@ class FarMemory:
     def __init__(self, scenario: ScenarioResolved, geometry: Geometry, rng: np.random.Generator, checked: bool = False):
         """`checked` replays a sample of the steps event by event and compares (INV-PRESENT); changes no number."""
         self._checked, self._steps = checked, {"on demand": 0, "ahead": 0}
+        self.rng = rng
+        self.kept = 0.0  # bytes of L2 that hold, or are reserved for, what was fetched for sessions (`reuse`)
         self.path: FarPath = far_path(scenario)
         self.nominal = self.path  # what it is while nothing is broken
         self.reachable = True
@@ -111,15 +114,20 @@ class FarMemory:
     @property
     def room(self) -> float:
         """Staging space for reads now: bytes."""
-        return max(self.geometry.l2_bytes - self.backlog, self.geometry.burst * self.geometry.ranks)
+        return max(self.geometry.l2_bytes - self.backlog - self.kept, self.geometry.burst * self.geometry.ranks)
 
-    def use(self, path: FarPath) -> None:
-        """Another path from now on: something broke or was repaired."""
+    def use(self, path: FarPath, devices: ScenarioResolved) -> None:
+        """Another path from now on, that of `devices`: something broke or was repaired."""
         self.cancel()
+        self.reachable = True
         self.path = path
         self._page_time = self.geometry.layer_bytes / path.read_rate
         self.interference = _interference(self._scenario, path)
         self._carry.setup = path.setup
+
+    def cut_off(self) -> None:
+        """No path from now on: nothing is read or written until there is one to `use`."""
+        self.reachable = False
 
     def step(
         self, far: list[int], lost: float, host: float, layer: float, head: float, produced: float, slow: Slow = UNDISTURBED,
@@ -128,7 +136,7 @@ class FarMemory:
         """One step. `far`: pages each layer reads; `lost`: share of them that belongs to sequences which end with it;
         `layer`: seconds of one layer's computation; `produced`: blocks with a home in L3 that the step writes; `slow`: what
         transfers cost a layer; `sequences` decode; `scores`: s to read all their KV of a layer."""
-        geometry, counts = self.geometry, Counts()
+        geometry, counts = self.geometry, Counts(layers=self.counts.layers)
         waited = self._make_room()
         answer, predicting = self._ask(sequences, layer, len(far), scores)
         compute, codec = self._compute(far, layer + predicting / len(far), produced)
@@ -145,7 +153,7 @@ class FarMemory:
             staged = min(wave, max(far))
             if self._sampled("on demand") and sum(far) // wave <= MOST_WAVES:
                 self._verify(outcome, far, compute, host, head, pages_per_wave=wave, boost=slow.boost)
-        staged_bytes = min(self.backlog + staged * geometry.layer_bytes, geometry.l2_bytes)
+        staged_bytes = min(self.backlog + self.kept + staged * geometry.layer_bytes, geometry.l2_bytes)
         self.counts.add(counts)
         self.moved += outcome.moved
         self.wait += outcome.wait
@@ -279,11 +287,18 @@ class FarMemory:
         self.cancel()
         waited = self._make_room()
         pack = self._pack * produced
-        staged = min(self.backlog + produced * self.geometry.block_bytes, self.geometry.l2_bytes)
+        staged = min(self.backlog + self.kept + produced * self.geometry.block_bytes, self.geometry.l2_bytes)
         before = self.written
         writeback = self._write(produced * self.geometry.block_bytes, duration + pack, 0.0)
         dragged = slow.writing * (self.written - before) / self.path.write_rate
         return FarStep(waited + duration + pack + dragged + writeback, 0.0, pack, waited + writeback, staged, Counts(), dragged)
+
+    def by_group(self) -> list[GroupUse]:
+        """What the layers read, by group of layers that share their pages; all layers are one group where they are alike.
+        Pages of L1 are not known here."""
+        counts = self.counts
+        whole = GroupUse(0, self.geometry.layers, False, 0, 0, counts.demand, counts.in_time, counts.late, counts.useless)
+        return [whole]
 
     def evicted(self, pages: int) -> None:
         """Pages that were evicted from L1 for the first time join the backlog."""
@@ -318,9 +333,14 @@ class FarMemory:
         self._send(produced)
         return self._make_room()
 
+    @property
+    def overflow(self) -> float:
+        """Bytes of the backlog that have to be written before L2 has room for one burst a rank; at most 0: none."""
+        return self.backlog - max(0.0, self.geometry.l2_bytes - self.kept - self.geometry.burst * self.geometry.ranks)
+
     def _make_room(self) -> float:
         """Seconds until the backlog leaves room for one burst a rank in L2."""
-        excess = self.backlog - max(0.0, self.geometry.l2_bytes - self.geometry.burst * self.geometry.ranks)
+        excess = self.overflow
         if excess <= 0.0 or not self.reachable:
             return 0.0
         self.written += excess

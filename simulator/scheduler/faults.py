@@ -1,7 +1,8 @@
 """What faults do to a replica: pages and requests that are lost, capacity that is gone, reads that wait (design 3.2, issue of
 faults). What breaks and what is left of the devices is `hardware/faults.py`.
 
-Slower links, fewer boards, longer round trips: the path to far memory is that of the degraded devices from then on.
+Slower links, fewer boards, longer round trips: the path to far memory is that of the degraded devices from then on. Detailed
+devices are built anew; what of the write-back was under way is sent again.
 Lost boards (and what is cut off for good): pages are striped, so every sequence with a block nowhere but in L3 misses some of
 it. Such requests start over with what they have given out (recompute), or end (abort). L3 is as large as what is left of it;
 the newest requests are preempted until the claims of the others fit. Requests that do not fit what will ever be there again are
@@ -32,7 +33,7 @@ class Faults:
         self.scenario, self.schedule, self.replica, self.far = scenario, schedule, replica, far
         self._l3_blocks = replica.residency.l3_blocks
         self._health = schedule.health
-        self._paths: dict[Health, FarPath] = {self._health: far.path}
+        self._worlds: dict[Health, tuple[FarPath, ScenarioResolved]] = {self._health: (far.path, scenario)}
 
     @property
     def next_at(self) -> float:
@@ -99,9 +100,11 @@ class Faults:
         """The path as it is now."""
         recorder, far, left = self.replica.recorder, self.far, self._health
         if left.reachable:
-            if left not in self._paths:
-                self._paths[left] = far_path(degraded(self.scenario, left))
-            far.use(self._paths[left])
-        far.reachable = left.reachable
+            if left not in self._worlds:
+                devices = degraded(self.scenario, left)
+                self._worlds[left] = far_path(devices), devices
+            far.use(*self._worlds[left])
+        else:
+            far.cut_off()
         kind = far.path.bound_kind if left.reachable else "link"
         recorder.bounds.append((recorder.runs.count, kind))

@@ -26,7 +26,7 @@ from simulator.metrics.recorder import Recorder
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scheduler.planning import PlannedReplica, StepPlan
 from simulator.scheduler.pricing import SharedStep, shared_step
-from simulator.scheduler.replica import Work
+from simulator.scheduler.work import Work
 
 WAITING_WEIGHT = 4  # of a waiting request, against 1 of a running one
 
@@ -40,12 +40,15 @@ class Lockstep:
         self.model = self.replicas[0].model
         self.clock = 0.0
         self.steps = self.events = 0
-        self._next = 0  # next request to arrive
+        self.arrivals = work.arrivals()
+        if work.after:
+            for replica in self.replicas:
+                replica.ended = self.arrivals.ended
 
     @property
     def open_requests(self) -> int:
         """Requests that have not ended yet."""
-        return len(self.arrival) - self._next + self._present
+        return self.arrivals.left + self._present
 
     @property
     def presence(self) -> float:
@@ -63,8 +66,8 @@ class Lockstep:
             before = self.clock
             if self._present:
                 self._step()
-            elif self._next < len(self.arrival):
-                self._to(max(self.clock, self.arrival[self._next]))
+            elif self.arrivals.left:
+                self._to(max(self.clock, self.arrivals.next))
                 self._balance(self.clock)
             else:
                 return
@@ -78,10 +81,9 @@ class Lockstep:
 
     def _balance(self, until: float) -> None:
         """Requests that arrive until then join a replica each."""
-        while self._next < len(self.arrival) and self.arrival[self._next] <= until:
+        while self.arrivals.next <= until:
             load = [WAITING_WEIGHT * len(replica.queue) + len(replica.running) for replica in self.replicas]
-            self.replicas[load.index(min(load))].offer(self._next)
-            self._next += 1
+            self.replicas[load.index(min(load))].offer(self.arrivals.take())
 
     def _step(self) -> None:
         plans = [replica.plan() for replica in self.replicas]

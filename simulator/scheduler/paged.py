@@ -26,12 +26,14 @@ import numpy as np
 from simulator.hardware.interference import UNDISTURBED, Slow
 from simulator.kvcache.geometry import Geometry
 from simulator.kvcache.identity import PAGE_PREDICTORS, PagedResidency
+from simulator.kvcache.paged_lru import PagedLru
 from simulator.kvcache.paged_split import PagedSplit
 from simulator.kvcache.table import DISPLACED, HOME, IN_FLIGHT, KEPT, NEAR, UNUSED, Ids
 from simulator.metrics.invariants import require
+from simulator.metrics.traffic import GroupUse
 from simulator.prefetch import pages as by_name
 from simulator.prefetch.pages import Certain, Given, PagePredictor
-from simulator.prefetch.pipeline import Counts
+from simulator.prefetch.pipeline import ByLayer, Counts
 from simulator.prefetch.service import Answer
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scheduler.far import FarMemory, FarStep, Plan
@@ -45,6 +47,7 @@ class PagedFar(FarMemory):
         named = spec.predictor in PAGE_PREDICTORS
         plain = replace(scenario, prefetch=replace(spec, predictor="none")) if named else scenario
         super().__init__(plain, geometry, rng, checked)
+        self._held = False  # sequences wait while the prompts of others are computed
         self._pinned = 0  # pages of L2 that this step reads
         self._last: Plan | None = None
         self._whole = True
@@ -71,6 +74,15 @@ class PagedFar(FarMemory):
         self._read: list[Ids] = [NONE] * groups  # by decoding sequences
         self._hits: list[Ids] = [NONE] * groups  # in L2
         self._group_of = np.repeat(np.arange(groups), pages.weight)
+        self._selects = any(group.selects for group in pages.groups)
+        self._by_counts = isinstance(pages, PagedSplit) and self._names is None
+        if self._selects:
+            self.counts.layers = ByLayer(self.geometry.layers)
+        # pages of each group, ever: read from L1; from L2 after an earlier use; from L2 for the first time; wrong ones that L2
+        # kept; of these, lost
+        self._near, self._hit, self._early, self._kept_unused, self._lost_unused = np.zeros((5, groups), np.int64)
+        if isinstance(pages, PagedSplit):
+            pages.lazy = self.counted
         if self._spec.predictor == "next_layer":
             self.predictor = Certain(self._spec, pages.groups)
 
@@ -79,39 +91,69 @@ class PagedFar(FarMemory):
         free = super().room - self._pinned * self.geometry.layer_bytes
         return max(free, self.geometry.burst * self.geometry.ranks)
 
-    def begin(self, step: int, prompts: list[int]) -> int:
-        """Look up what step `step` reads: the decoding sequences, and the past of the `prompts` in work. Pages in all."""
+    def begin(self, step: int, prompts: list[int], decodes: bool = True) -> int:
+        """Look up what step `step` reads: the decoding sequences (if it `decodes`), and the past of the `prompts` in work.
+        Pages in all."""
         pages = self.pages
         table = pages.table
-        pages.sync(step)
-        decoding = pages.decoding
-        chosen = pages.draw()
+        decoding, chosen = NONE, [NONE] * len(pages.groups)
+        if decodes:
+            pages.sync(step)
+            decoding, chosen = pages.decoding, pages.draw()
+        self._held = not decodes and len(pages.decoding) > 0
         past = np.array([slot for slot in map(pages.slot_of, prompts) if slot >= 0 and table.blocks[slot]], np.int64)
         newest = len(decoding) + len(past)
         total, place = newest * pages.layers_per_block, 0
-        counted = isinstance(pages, PagedSplit) and self._names is None
+        counted = self._by_counts
         for number, group in enumerate(pages.groups):
             if group.selects:
                 decoded, place = chosen[place], place + 1
                 table.use(decoded, step)
-            elif counted:  # reading changes nothing, and nobody asks which pages
+            elif counted or not decodes:  # reading changes nothing, and nobody asks which pages
                 decoded = NONE
             else:
                 decoded = pages.dense_entries(number, None)
-            prompt = pages.dense_entries(number, past)
+            before, prompt = total, pages.dense_entries(number, past)
             table.use(prompt, step)
             ids = np.concatenate([decoded, prompt]) if len(past) else decoded
+            if isinstance(pages, PagedLru):  # the one group that there is, told by counts
+                total += len(ids) * group.layers
+                self._near[number] += total - before - pages.scan(ids, np.concatenate([decoding, past])) + newest * group.layers
+                continue
             away = ids[~pages.read(ids)]
             kept = table.flags[away] & KEPT != 0
             self._read[number], self._hits[number], self._far[number] = decoded, away[kept], away[~kept]
             self._unread[number] = 0
             total += len(ids) * group.layers
-            if counted and not group.selects and isinstance(pages, PagedSplit):
+            if counted and decodes and not group.selects and isinstance(pages, PagedSplit):
                 self._unread[number] = pages.far_active
-                total += (table.count_active - len(decoding)) * group.layers
-        table.scan(step)
-        pages.after_reads()
+                total += (pages.count_active - len(decoding)) * group.layers
+            self._near[number] += newest * group.layers + total - before - (len(away) + self._unread[number]) * group.layers
+        if decodes:
+            table.scan(step)
+            pages.after_reads()
         return total
+
+    @property
+    def counted(self) -> bool:
+        """No page is asked for by name: how many are far, of each request, is all there is."""
+        return self._by_counts and not self._selects
+
+    def far_by_request(self) -> dict[int, int]:
+        """Far pages of each request that the step reads."""
+        pages, table = self.pages, self.pages.table
+        if isinstance(pages, PagedLru):
+            slots = np.flatnonzero(pages.missed_of)
+            return dict(zip(pages.request_of[slots].tolist(), pages.missed_of[slots].tolist()))
+        found = np.zeros(len(pages.request_of), np.int64)
+        for ids, unread, group in zip(self._far, self._unread, pages.groups):
+            found += group.layers * np.bincount(table.sequence[ids // table.groups], minlength=len(found))
+            if unread:
+                decoding = pages.decoding
+                blocks = [pages.far[request] for request in pages.request_of[decoding].tolist()]
+                found[decoding] += group.layers * np.array(blocks)
+        slots = np.flatnonzero(found)
+        return dict(zip(pages.request_of[slots].tolist(), found[slots].tolist()))
 
     def paged_step(
         self, ending: list[int], host: float, layer: float, head: float, produced: float, duration: float,
@@ -122,18 +164,23 @@ class PagedFar(FarMemory):
         evicted = pages.take_evicted()
         if evicted:
             self.evicted(evicted)
-        hits = np.concatenate(self._hits)
-        early = self._use_kept(hits)
-        far = [
-            len(ids) + unread for ids, unread, group in zip(self._far, self._unread, pages.groups) for _ in range(group.layers)
-        ]
+        early = self._use_kept(np.concatenate(self._hits)) if self._selects else 0
+        far = (
+            pages.missed
+            if isinstance(pages, PagedLru)
+            else [
+                len(ids) + unread
+                for ids, unread, group in zip(self._far, self._unread, pages.groups)
+                for _ in range(group.layers)
+            ]
+        )
         wrong = self._propose(far) if self._given is not None else None
         self._last = None
         if any(far) or wrong is not None:
             step = self.step(far, self._lost(ending), host, layer, head, produced, slow, sequences, scores)
         else:
             step = self.unread(produced, duration, slow)
-        if any(group.selects for group in pages.groups):
+        if self._selects:
             self._keep(far, wrong)
             self.unused -= early
             step.staged = max(step.staged, min(self.backlog + self._held_bytes, self.geometry.l2_bytes))
@@ -147,7 +194,10 @@ class PagedFar(FarMemory):
         """Pages that L2 had: of them, those that were prefetched and not used so far."""
         pages, flags = self.pages, self.pages.table.flags
         self._pinned = pages.weigh(hits)
-        early = pages.weigh(hits[flags[hits] & UNUSED != 0])
+        unused = flags[hits] & UNUSED != 0
+        early = pages.weigh(hits[unused])
+        for sums, ids in ((self._hit, hits[~unused]), (self._early, hits[unused])):
+            sums += pages.weight * np.bincount(ids % len(pages.groups), minlength=len(pages.groups))
         self.l2_hits += self._pinned - early
         for ids in self._far:
             back = ids[flags[ids] & DISPLACED != 0]
@@ -162,6 +212,8 @@ class PagedFar(FarMemory):
             return 0.0
         pages, table = self.pages, self.pages.table
         slots = [pages.slot_of(request) for request in ending]
+        if isinstance(pages, PagedLru):
+            return int(pages.missed_of[slots].sum()) / sum(pages.missed) if any(pages.missed) else 0.0
         total = lost = 0
         for ids, unread, group in zip(self._far, self._unread, pages.groups):
             total += (len(ids) + unread) * group.layers
@@ -190,7 +242,8 @@ class PagedFar(FarMemory):
             issued, group = carry.right[one] + carry.wrong[one], self._group_of[one]
             carry.right[one] = min(right[group], issued)
             carry.wrong[one] = issued - carry.right[one]
-        names.observe(self._read)
+        if not self._held:  # those who wait read next what they would have read now
+            names.observe(self._read)
         self._expected = []
         fetched = sum(len(ids) * group.layers for ids, group in zip(self._far, pages.groups) if group.selects)
         stays = pages.kept.used + fetched <= int(super().room / self.geometry.layer_bytes)  # what this step fetches
@@ -240,6 +293,7 @@ class PagedFar(FarMemory):
         self._held_bytes = (pages.kept.used + min(staged, room)) * self.geometry.layer_bytes
         lost, pages.unused_lost = pages.unused_lost, 0
         self.counts.useless += lost
+        self._lost_unused = pages.unused_lost_of.copy()
         self.unused -= lost
 
     def _keep_wrong(self, wrong: list[Ids], plan: Plan) -> None:
@@ -247,10 +301,26 @@ class PagedFar(FarMemory):
         pages, issued = self.pages, self._issuing
         if not self._whole:
             return
-        for ids, group in zip(wrong, pages.groups):
+        for number, (ids, group) in enumerate(zip(wrong, pages.groups)):
             layers = range(group.first, group.first + group.layers)
             if group.selects and len(ids) and all(issued[one] == len(ids) for one in layers):
                 before = pages.kept.used
                 pages.keep(ids, unused=True)
                 self.unused += pages.kept.used - before
                 self.counts.useless -= pages.kept.used - before
+                self._kept_unused[number] += pages.kept.used - before
+
+    def by_group(self) -> list[GroupUse]:
+        seen = self.counts.layers
+        if seen is None:
+            return super().by_group()
+        found = []
+        for number, group in enumerate(self.pages.groups):
+            layers = slice(group.first, group.first + group.layers)
+            asked, demand, late, useless = (sum(one[layers]) for one in (seen.asked, seen.demand, seen.late, seen.useless))
+            early, kept_unused = int(self._early[number]), int(self._kept_unused[number])
+            useless += int(self._lost_unused[number]) - kept_unused
+            in_time = asked - demand - late + early
+            near, hit = int(self._near[number]), int(self._hit[number])
+            found.append(GroupUse(group.first, group.layers, group.selects, near, hit, demand, in_time, late, useless))
+        return found

@@ -1,6 +1,6 @@
 """One step of a replica: planned, then (priced by `engine.py` and) committed. No time passes here.
 
-plan    sequences that start a block are given one, the newest sequence preempted where there is none; the batching rule
+plan    sequences that start a block are given one, the worst sequence preempted where there is none; the batching rule
         says which prompt pieces run beside the decodes; their blocks are placed
 commit  the step is done: contexts grow, prompts advance, tokens are given out, sequences end
 """
@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from simulator.kvcache.residency import Lru
 from simulator.kvcache.selection import tokens_read
+from simulator.scheduler.admission import AdmittingReplica
 from simulator.scheduler.paged import PagedFar
-from simulator.scheduler.replica import Replica
+from simulator.scheduler.queues import by_rank
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class StepPlan:
     tokens: int  # prompt tokens
     far: tuple[int, int]  # far blocks and all blocks that the step reads; (0, 0) without far memory
     produced: int  # blocks that the step sends to L3
+    moving: float = 0.0  # s that it waits for sequences that are swapped out or back
 
     @property
     def rows(self) -> int:
@@ -33,26 +37,43 @@ class StepPlan:
         return self.decodes + len(self.complete)
 
 
-class PlannedReplica(Replica):
+class PlannedReplica(AdmittingReplica):
     """A replica that can say what its next step is, and do it."""
 
     def plan(self) -> StepPlan | None:
         """The next step; None if there is nothing to run."""
-        batch, before = self.batch, len(self.running)
-        produced = self._grow_decoding()
-        decodes, preempted = batch.size, len(self.running) < before
-        if self.queue:
-            self._tell_prefix(1)
-        pieces = self.batching.pieces(self, self.spec.token_budget - decodes, preempted)
+        batch, rule = self.batch, self.batching
+        arrived = self.resume() if self.resuming and rule.opens(self) else 0
+        pieces: list[tuple[int, int]] = []
+        if rule.apart:
+            if self.prefixes is not None:
+                self.prefixes.tell(0)
+            pieces = rule.pieces(self, self._budget(0), False)
+        decodes = produced = 0
+        if not pieces:
+            before = len(self.running)
+            produced = self._grow_decoding()
+            decodes, preempted = batch.size, len(self.running) < before
+            if not rule.apart:
+                if self.queue and self.prefixes is not None:
+                    self.prefixes.tell(1)
+                pieces = rule.pieces(self, self._budget(decodes), preempted)
         if not decodes and not pieces:
             return None  # nothing runs, or everything was preempted
         done, target = self._done, self._target
         work = [(take, done[request]) for request, take in pieces]
         complete = [request for request, take in pieces if done[request] + take == target[request]]
         context = self.context_read() if decodes else 0
-        reads = self._far_reads(pieces, produced) if self.far is not None else (0, 0)
-        produced += self._place(pieces)
-        return StepPlan(decodes, context, pieces, work, complete, sum([take for take, _ in work]), reads, produced)
+        reads = self._far_reads(pieces, produced, decodes) if self.far is not None else (0, 0)
+        produced += self._place(pieces) + arrived
+        moving = self.swap.waited() if self.swap is not None else 0.0
+        return StepPlan(decodes, context, pieces, work, complete, sum([take for take, _ in work]), reads, produced, moving)
+
+    def _budget(self, decodes: int) -> int:
+        """Prompt tokens that a step with so many decodes has room for."""
+        if self.other is None:
+            return self.spec.token_budget - decodes
+        return int((self.spec.token_budget - decodes * self.other.width) / self.other.work)
 
     def commit(self, plan: StepPlan, run: int, start: float, end: float) -> None:
         """The step was recorded as row `run` and took from `start` to `end`."""
@@ -60,7 +81,12 @@ class PlannedReplica(Replica):
         if self._waiting and plan.decodes:
             self._first_decodes(run, start)
         self.clock = end
-        batch.advance(1, len(batch.starting()))
+        if plan.decodes or not batch.size:
+            batch.advance(1, len(batch.starting()))
+        else:
+            for request in batch.offset:
+                self._waiting.setdefault(request, start)
+            self.recorder.held.append(batch.hold())
         for request, take in plan.pieces:
             self._done[request] += take
         for request in batch.ended():
@@ -77,6 +103,8 @@ class PlannedReplica(Replica):
     def context_read(self) -> int:
         """Context tokens that the next decode step reads, in units of the step model."""
         batch = self.batch
+        if self.other is not None:
+            return self.other.law.units(self.decoding_contexts()) + self.other.shared_units(*self._shared())
         if self.policy.dense:
             return self.model.reads(batch.context, batch.windowed)
         ahead = batch.step + 1
@@ -85,10 +113,34 @@ class PlannedReplica(Replica):
             return tokens_read(self.policy.selection, contexts, self.geometry.block_tokens, self.model.layers)
         return self.policy.read_tokens(offset + ahead for offset in batch.offset.values())
 
-    def lost(self, far: tuple[int, int]) -> float:
+    def decoding_contexts(self) -> NDArray[np.int64]:
+        """Tokens that each sequence of the next decode step has, its own included."""
+        return np.fromiter(self.batch.offset.values(), np.int64, self.batch.size) + (self.batch.step + 1)
+
+    def _shared(self) -> tuple[int, int]:
+        """Tokens that several sequences read and that cross once: distinct ones, and reads of them."""
+        if self.prefix is None or self.policy.policies.read == "each":
+            return 0, 0
+        block = self.geometry.block_tokens
+        return self.prefix.common * block, self.prefix.common_reads * block
+
+    def growth_read(self) -> int:
+        """How much more each following step reads while membership and turns allow."""
+        if self.other is not None:
+            return self.other.law.growth(self.decoding_contexts())
+        return self.model.reads(self.batch.size, self.batch.growing)
+
+    def steady_steps(self) -> int:
+        """Steps over which the batch stays as it is and reads grow evenly."""
+        if self.other is not None:
+            return int(min(self.batch.steps_to_end(), self.other.law.steady(self.decoding_contexts())))
+        limit = self.batch.steps_to_end() if self.policy.dense else 1
+        return int(min(limit, self.batch.steps_to_turn())) if self.batch.window else limit
+
+    def lost(self, far: tuple[int, int], decodes: int) -> float:
         """Share of what the step reads from L3 (`far` as in its plan) that belongs to sequences which end with it."""
         ending = self.batch.ending_next()
-        if not ending:
+        if not ending or not decodes:
             return 0.0
         reading_far, reading = far
         share = 1.0 if self.policy.dense else self.context_read() / self.batch.context
@@ -116,17 +168,14 @@ class PlannedReplica(Replica):
             blocks = blocks_of(self._done[request] + take) - has
             before = residency.far.get(request, 0)
             demoted = residency.place(request, has, blocks, self._blocks_of_running)
-            if demoted and self.far is not None:
-                self.far.demoted(demoted)
-                far = residency.far
-                self._far_decoding = sum(far[other] for other in self.batch.offset)
+            self._made_room(demoted)
             sent += residency.far[request] - before
             self._placed[request] = has + blocks
-            placements.append((self.batch.step, blocks))
+            placements.append((self.batch.done, blocks))
         return sent
 
     def _grow_decoding(self) -> int:
-        """Give every sequence that starts a block one, preempting the newest where there is none. Blocks sent to L3."""
+        """Give every sequence that starts a block one, preempting the worst where there is none. Blocks sent to L3."""
         starting, residency = self.batch.starting(), self.residency
         claiming = self.spec.reserve != "full"
         room = residency.near_room()
@@ -136,27 +185,58 @@ class PlannedReplica(Replica):
             self.grow_near(len(starting))
             return 0
         produced = 0
-        for request in [one for one in self.running if one in starting]:  # oldest first: the newest has not grown yet
+        for request in by_rank(self.queue, [one for one in self.running if one in starting]):  # the worst has not grown yet
             while claiming and residency.claimed >= residency.capacity() and request in self.batch.offset:
-                self.preempt(next(reversed(self.running)))
+                self.preempt(by_rank(self.queue, self.running)[-1])
             if request in self.batch.offset:
                 residency.claimed += claiming
                 sent = residency.grow(request)
                 produced += sent
                 self._far_decoding += sent
+                if sent:
+                    self.readers.later[request] = None
         return produced
 
-    def _far_reads(self, pieces: list[tuple[int, int]], leaving: int) -> tuple[int, int]:
-        """(far blocks, all blocks) that the step reads: what the decodes select, and the past of the prompt pieces. Of the
-        decodes' far blocks `leaving` go to L3 in this step and are still read from HBM. With page identity, (0, all pages)."""
+    def _far_reads(self, pieces: list[tuple[int, int]], leaving: int, decodes: int) -> tuple[int, int]:
+        """(far blocks, all blocks) that the step reads: what the decodes (if any) select, and the past of the prompt pieces.
+        Of the decodes' far blocks `leaving` go to L3 in this step and are still read from HBM. With page identity, (0, all
+        pages)."""
         if isinstance(self.far, PagedFar):
-            return 0, self.far.begin(self.batch.step, [request for request, _ in pieces])
+            total = self.far.begin(self.batch.step, [request for request, _ in pieces], decodes > 0)
+            if self.far.counted:
+                self._note_readers(pieces)
+            else:
+                self.readers.read(self.far.far_by_request())
+            return 0, total
+        self._note_readers(pieces)
         batch = self.batch
         far, blocks = max(0, self._far_decoding - leaving), batch.blocks + len(batch.starting())
-        if not self.policy.dense and blocks:
+        if not decodes:
+            far = blocks = 0
+        elif not self.policy.dense and blocks:
             share = self.context_read() / batch.context
             far, blocks = round(far * share), round(blocks * share)
         for request, _ in pieces:
             far += self.residency.far.get(request, 0)
             blocks += self._placed[request]
+            if self.reuse is not None:
+                fetched, staged = self.reuse.read(request)
+                far, blocks = far + fetched, blocks - staged
+                self.readers.prompt(request, fetched + staged)
         return far, blocks
+
+    def _note_readers(self, pieces: list[tuple[int, int]]) -> None:
+        """Who reads how many far blocks in this step, where blocks are counted."""
+        batch, residency, readers, blocks = self.batch, self.residency, self.readers, self.geometry.blocks
+        if isinstance(residency, Lru):
+            readers.change(batch.starting())
+            for request, _ in pieces:
+                readers.prompt(request, self._placed[request] - 1)
+            weights = [(one, blocks(batch.cached(one) + 1) - 1 if one in batch.offset else 0) for one in readers.changed()]
+        else:
+            far = residency.far
+            for request, _ in pieces:
+                readers.prompt(request, far.get(request, 0))
+            leaving = readers.later  # one block each is read from HBM once more
+            weights = [(one, far[one] - (one in leaving) if one in batch.offset else 0) for one in readers.changed()]
+        readers.decode(weights)

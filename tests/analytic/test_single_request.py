@@ -136,10 +136,10 @@ def layer(s: ScenarioResolved, tokens: int, kernels: int = 9) -> float:
 def head(s: ScenarioResolved, rows: int = 1) -> float:
     """Seconds of final norm, LM head, sampling and token gather: four kernels, the product for the rows that emit.
 
-    Sampling passes 10 bytes a logit of the whole vocabulary, at 3.1 times the bandwidth of the memory while they fit the cache.
+    Sampling passes 10 bytes a logit of the whole vocabulary, at 3.5 times the bandwidth of the memory while they fit the cache.
     """
     gpu = s.gpus.gpu
-    sampling = 10 * rows * s.model.vocab / (3.1 * gpu.memory_bandwidth)  # all logits stay in the L2 cache
+    sampling = 10 * rows * s.model.vocab / (3.5 * gpu.memory_bandwidth)  # all logits stay in the L2 cache
     return matrix(s, rows, s.model.vocab / s.gpus.tensor_parallel, s.model.hidden) + sampling + 4 * gpu.launch
 
 

@@ -14,7 +14,7 @@ from time import process_time
 import pytest
 
 from simulator import Scenario
-from simulator.experiments import simulation
+from simulator.experiments import server
 from simulator.experiments.run import run_scenario
 from simulator.kvcache.table import PageTable
 from tests.benchmarks.bench_speed import bare_loop
@@ -29,11 +29,17 @@ WORKLOAD = (
     "output: {{dist: fixed, tokens: 512 tokens}}}}}}"
 )
 SPARSE = "kv.selection={kind: pages, tokens: 1024 tokens, dense_layers: 2, select_every: 8, overlap: 0.8}"
+LRU = "kv.placement.eviction=lru"  # what the authors' L1 does
 CASES = {
+    "lru, by counts, batch 64": (False, 64, ("kv.l1=4 GiB", LRU)),
+    "lru, by counts, batch 256": (False, 256, (LRU,)),
     "split, by counts": (False, 256, ()),
     "split, batch 256": (True, 256, ()),
     "split, batch 64": (True, 64, ("kv.l1=4 GiB",)),
+    "lru, batch 64": (True, 64, ("kv.l1=4 GiB", LRU)),
+    "lru, batch 256": (True, 256, (LRU,)),
     "share, batch 256": (True, 256, ("kv.placement.eviction=share",)),
+    "history, batch 64": (True, 64, ("kv.l1=4 GiB", "prefetch={predictor: history, depth: 4}")),
     "split, sparse, batch 64": (True, 64, ("kv.l1=4 GiB", SPARSE)),
 }
 
@@ -43,7 +49,7 @@ def test_speed(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     """Not a check: one line a case."""
     identity, batch, settings = CASES[name]
     if identity:
-        monkeypatch.setattr(simulation, "needs_table", lambda *_: True)
+        monkeypatch.setattr(server, "needs_table", lambda *_: True)
     scenario = Scenario.load(SCENARIO, (*BASE, f"scheduler.max_batch={batch}", WORKLOAD.format(2 * batch), *settings))
     tables: list[tuple[int, int]] = []  # live blocks, bytes
     add = PageTable.add

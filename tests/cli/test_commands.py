@@ -107,6 +107,7 @@ def test_wrong_input(arguments: list[str], message: str, speckvsim: Speckvsim):
 def test_trace_stats(speckvsim: Speckvsim):
     """Would catch: figures of the table and of the JSON document apart."""
     found = json.loads(speckvsim("trace", "stats", SAMPLE, "--json").out, parse_constant=lambda name: pytest.fail(name))
-    lines = dict(line.split() for line in speckvsim("trace", "stats", SAMPLE).out.splitlines())
+    lines = dict(line.split(maxsplit=1) for line in speckvsim("trace", "stats", SAMPLE).out.splitlines())
     assert int(lines["rows"].replace(",", "")) == found["rows"] == found["arrivals"]["n"]
     assert float(lines["prompt_tokens.mean"]) == found["prompt_tokens"]["mean"]
+    assert found["prefix_reuse"] == lines["prefix_reuse"] == "not in trace"  # which is not the same as none

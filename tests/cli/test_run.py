@@ -25,7 +25,7 @@ from simulator.metrics.invariants import InvariantError
 from tests.cli.conftest import Speckvsim, files_in
 
 ROOT = Path(__file__).parents[2]
-RUN_FILES = {"scenario.resolved.yaml", "summary.json", "explain.json", "requests.parquet", "timeseries.parquet"}
+RUN_FILES = {"scenario.resolved.yaml", "summary.json", "explain.json", "requests.parquet", "timeseries.parquet", "itl.parquet"}
 
 
 def strict_json(text: str) -> dict:
@@ -87,7 +87,7 @@ def test_resolved_scenario_runs_again_to_the_same_result(scenario: Path, speckvs
 def test_columns_say_what_they_are(scenario: Path, speckvsim: Speckvsim):
     """Would catch: tables whose columns have no description in the file itself."""
     assert speckvsim("run", scenario, "--out", "a").code == 0
-    for name, columns in (("requests", requests.COLUMNS), ("timeseries", timeseries.COLUMNS)):
+    for name, columns in (("requests", requests.COLUMNS), ("timeseries", timeseries.COLUMNS), ("itl", requests.GAP_COLUMNS)):
         schema = pq.read_schema(f"a/{name}.parquet")
         assert {field.name: field.metadata[b"description"].decode() for field in schema} == columns
 

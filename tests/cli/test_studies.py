@@ -76,10 +76,10 @@ def test_sweep_search_compare(study: Path, speckvsim: Speckvsim):
         (["sweep", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["sweep", "links.yaml", "--backend", "dusk"], "did you mean 'dask'?"),
         (["sweep", "links.yaml", "--scheduler", "tcp://127.0.0.1:1"], "is for --backend dask"),
-        (["sweep", "tiny.yaml"], "unknown key"),
+        (["sweep", "tiny.yaml"], "tiny.yaml: is a scenario; expected a study"),
         (["sweep", "links.yaml", "--out", "tiny.yaml"], "is a file; expected a folder"),
         (["sweep", "links.yaml", "--out", "."], "is not a sweep"),
-        (["search", "tiny.yaml"], "unknown key"),
+        (["search", "tiny.yaml"], "is a scenario; expected a study"),
         (["compare", "nowhere"], "no such folder"),
     ],
 )

@@ -15,7 +15,7 @@ from analysis.validation.serving_rows import rows
 from tests.cli.conftest import Speckvsim, files_in
 
 DECODE = "model,batch,context,step_ms_median\nllama-2-7b,8,1024,4.1\nllama-2-7b,16,1024,4.8\n"
-WRITTEN = {"validate.csv", "validate_rows.csv", "validate.pdf", "validate.png", "validate.svg"}
+WRITTEN = {"validate.csv", "validate_rows.csv", "validate.pdf", "validate.png", "validate.svg", "validate.txt"}
 
 
 @pytest.fixture

@@ -58,6 +58,13 @@ INSIDE: dict[str, list[str]] = {
     "oracle": [BOARD, "kv.burst=64 KiB", "prefetch={predictor: oracle}"],
     "half right, half covered": [BOARD, "kv.burst=64 KiB", "prefetch.coverage=0.5", "prefetch.accuracy=0.5"],
     "LRU thrashes: reads and write-back": [BOARD, "kv.burst=64 KiB", "kv.placement.eviction=lru"],
+    "slow links into a switch that buffers one burst": [
+        "kv.burst=256 KiB", f"{POOL}.board={{type: agilex-7-buildable, outstanding: 256 KiB}}", f"{POOL}.count=8",
+        f"{POOL}.link=pcie-gen3-x16", f"{POOL}.switch={{type: pcie-gen4-switch, uplinks: 2}}", "prefetch={predictor: none}",
+    ],
+    "weighted inputs": [
+        BOARD, "kv.burst=64 KiB", f"{POOL}.switch={{type: cxl-2.0-switch, uplinks: 1, arbitration: weighted, weights: [3, 1]}}",
+    ],
     "three boards, eight GPUs": [BOARD, "kv.burst=64 KiB", f"{POOL}.count=3"],
 }  # fmt: skip
 OUTSIDE: dict[str, tuple[list[str], str]] = {
@@ -129,6 +136,26 @@ def test_nothing_to_compare() -> None:
         crosscheck(scenario(SMALL | {"kv.l1": blocks(4000)}))
     with pytest.raises(InputError, match="there is no kv_pool"):
         crosscheck(Scenario.load(ROOT / "scenarios" / "gpu_only.yaml"))
+
+
+def test_all_that_cannot_be_replayed_is_said_at_once() -> None:
+    """What detailed devices refuse in a run, in the same words, and what a recording does not have.
+
+    Would catch: one reason at a time, a scenario that one of the two accepts.
+    """
+    unfit = {
+        "kv.placement": {"eviction": "lfu", "l2": "inclusive"}, "faults": [{"what": "link_down", "at": "1 s"}],
+        "prefetch": {"predictor": "next_layer", "priority": "equal"},
+    }  # fmt: skip
+    with pytest.raises(InputError) as error:
+        crosscheck(scenario(SMALL | unfit))
+    assert {problem.field or problem.where for problem in error.value.problems} == {
+        "kv.placement.eviction", "kv.placement.l2", "prefetch.priority", "faults",
+    }  # fmt: skip
+    with pytest.raises(InputError) as refused:
+        scenario(SMALL | unfit | {"devices": "detailed"})
+    run = {problem.message for problem in refused.value.problems}
+    assert run == {problem.message for problem in error.value.problems if problem.where != "faults"}
 
 
 @pytest.mark.slow

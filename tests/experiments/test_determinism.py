@@ -88,8 +88,8 @@ def test_interleaved_simulations_do_not_touch_each_other():
     for index, simulation in enumerate(together):
         alone = made(index)
         alone.run()
-        assert alone.recorder.finished == simulation.recorder.finished
-        assert alone.recorder.first_token == simulation.recorder.first_token
+        assert list(alone.recorder.finished) == list(simulation.recorder.finished)
+        assert list(alone.recorder.first_token) == list(simulation.recorder.first_token)
         for name, column in alone.recorder.runs.arrays().items():
             assert column.tobytes() == simulation.recorder.runs.arrays()[name].tobytes(), name
 

@@ -31,6 +31,7 @@ FIXED = {"dist": "fixed", "tokens": "30 tokens"}
 AZURE = str(ROOT / "traces" / "AzureLLMInferenceTrace_conv.csv.gz")
 SAMPLE = str(ROOT / "traces" / "sample.csv")
 
+
 def measured(**settings: Any) -> dict[str, Any]:
     """FAR, its ratio measured by the reference codec."""
     return FAR | {"kv.codec": {"ratio": "measured", "measure": settings, "compress_at": "gpu", "decompress_at": "gpu"}}
@@ -50,8 +51,11 @@ FAR: dict[str, Any] = pool(l1=12, l3=40, l2=4, outstanding="16 KiB") | {
 }
 NEAR: dict[str, Any] = {"workload.synthetic": SYNTHETIC}  # GPU only, all HBM
 TIGHT = NEAR | {"kv.l1": blocks(14), "scheduler.watermark": 0.0}
+PAIR: list[dict[str, Any]] = [{"role": "prefill", "replicas": 1}, {"role": "decode", "replicas": 1}]
+SPLIT = NEAR | {"cluster.groups": PAIR, "cluster.transfer.link": {"type": "infiniband-ndr", "read_bandwidth": "0.1 GB/s"}}
 TENSORS = str(ROOT / "traces" / "python_reference" / "kv_layer{}.npy")
 AT_FPGA = FAR | {"kv.codec": {"ratio": 1.5}}
+EVENTS = AT_FPGA | {"cluster.replicas": 2}
 PACKED = FAR | {"kv.codec": {"type": "int8", "compress_at": "gpu", "decompress_at": "gpu"}}
 # pages moved by the GPU itself: one copy a layer, a page a call, all pages in a call, by a kernel of one block
 HOST: dict[str, Any] = {key: value for key, value in PACKED.items() if "switch" not in key} | {
@@ -95,7 +99,6 @@ def failing(**fault: Any) -> dict[str, Any]:
     return FAR | boards | {"cluster.kv_pool.link.read_bandwidth": "0.1 GB/s", "faults": [fault]}
 
 
-
 BREAKS = failing(what="link_down", at="6 ms")
 SLOWS = failing(what="link_degraded", at="1 ms", factor=0.5)
 LOSES = failing(what="board_lost", at="4 ms", **{"for": "2 ms"})
@@ -105,8 +108,56 @@ WINDOW = TRACE | {"workload.trace.limit": "none", "workload.trace.end": "12 s"}
 PAGES = FAR | {"kv.selection": {"kind": "pages", "tokens": "48 tokens", "overlap": 0.6}}
 FRACTION = FAR | {"kv.selection": {"kind": "pages", "fraction": 0.5, "overlap": 0.6}}
 GUESSED = FAR | {"kv.l2": blocks(40), "prefetch": {"predictor": "statistical", "coverage": 0.4, "accuracy": 0.3, "depth": 3}}
+GROUPS = NEAR | {
+    "kv.layout.groups": {"a": {"share": 0.5}, "b": {"share": 0.5, "kind": "window", "window": "20 tokens"}}
+}  # fmt: skip
+BOUND = NEAR | {"cluster.gpus": {"type": "a100-80gb-sxm", "attention_flops_efficiency": 0.0001}}  # decode attention by FLOPs
+QUANTISED = NEAR | {
+    "kv.hbm_codec": {"k_bits": 2, "v_bits": 2, "group": 32, "meta_bits": 32, "residual": "8 tokens", "mask_bits": 1}
+}  # fmt: skip
+NEWEST = {"older_than": "0 tokens", "bits": 16}
+AGED = NEAR | {"kv.hbm_codec.by_age": {"new": NEWEST, "old": {"older_than": "20 tokens", "bits": 8}}}
+KEPT = NEAR | {"kv.retention": {"keep": 0.5, "window": "10 tokens", "prompt_scale": 0.8}}
+SPARSE = NEAR | {"kv.selection": {"kind": "pages", "tokens": "16 tokens", "index": 0.2, "stage": "decode"}}
+ELSEWHERE = NEAR | {
+    "kv.placement.compute": {
+        "at": "near_data", "memory": "10 GB", "bandwidth": "1 GB/s", "link": "1 GB/s", "latency": "9 us"
+    }
+}  # fmt: skip
+RANKS = NEAR | {"model.kv_latent": 32, "model.rope_dim": 16, "cluster.gpus": {"type": "a100-80gb-sxm", "count": 2}}
+DRAFTED = NEAR | {"kv.loop": {"kind": "speculative", "draft": 2, "acceptance": 0.5, "draft_cost": 0.1}}
+WORKERS = NEAR | {"kv.loop": {"kind": "parallel_workers", "workers": 2, "steps_scale": 0.5}}
 CACHED = PAGES | {"kv.placement.eviction": "lru", "kv.l2": blocks(12), "prefetch": {"predictor": "none"}}
 HOT = FAR | {"kv.placement": {"eviction": "hot", "threshold": 2}}
+
+CHATS = {"turns": 3, "spread": "geometric", "think": "1 ms", "prefixes": [{"tokens": "32 tokens", "count": 2}]}
+TALK = NEAR | {"workload.synthetic": SYNTHETIC | {"sessions": CHATS}}
+STARTED = {"workload.trace": {"path": AZURE, "limit": 8, "starts": {"process": "gamma", "rate": "2 /s", "cv": 2}}}
+CLIENTS = str(ROOT / "traces" / "servegen_reason_deepseek-r1_clients.tar.gz")
+SERVICE = {
+    "model.max_context": "65536 tokens",
+    "workload.clients": {"path": CLIENTS, "limit": 8, "start": "1 h", "end": "25 h"},
+}
+VARYING = {  # process -> the fields that are its own, with another value
+    "diurnal": ({"rate": "3000 /s", "amplitude": 0.8, "period": "5 ms"}, {"amplitude": 0.4, "period": "3 ms"}),
+    "spike": ({"rate": "1000 /s", "peak": "9000 /s", "at": "2 ms", "over": "1 ms"},
+              {"rate": "2000 /s", "peak": "5000 /s", "at": "1 ms", "over": "2 ms"}),
+    "mmpp": ({"rates": ["1000 /s", "9000 /s"], "dwell": ["2 ms", "1 ms"]},
+             {"rates": ["2000 /s", "9000 /s"], "dwell": ["1 ms", "1 ms"]}),
+}  # fmt: skip
+# turns of 160 tokens a second apart that do not fit in L1 together; what leaves it parks in the pool
+TURNS = {
+    "requests": 16, "arrivals": {"process": "constant", "rate": "10 /s"},
+    "input": {"dist": "fixed", "tokens": "160 tokens"}, "output": {"dist": "fixed", "tokens": "17 tokens"},
+    "sessions": {"turns": 2, "spread": "fixed", "think": "1 s", "think_cv": 0.3},
+}  # fmt: skip
+PARKED = pool(l1=40, l3=1000, l2=32) | {
+    "workload.synthetic": TURNS, "kv.placement.eviction": "lru", "kv.sharing": {"kind": "prefix", "demote_after": "0.5 s"},
+    "prefetch": {"predictor": "session", "coverage": 0.8, "accuracy": 0.9, "lead": "0.1 s"},
+}  # fmt: skip
+CONVERSATION = {"model.max_context": "200000 tokens", "kv.block": "512 tokens", "kv.sharing.kind": "prefix"} | {
+    "workload.trace": {"path": str(ROOT / "traces" / "mooncake_conversation_trace.jsonl.gz"), "limit": 6}
+}
 
 # field -> (world, other value)
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
@@ -117,6 +168,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "cluster.gpus.attention_kernels": (NEAR, "together"),
     "cluster.gpus.gemm_tail": (NEAR | {"cluster.gpus": {"type": "t4-16gb"}}, 0.01),
     "cluster.gpus.gemm_operand_bandwidth": (NEAR, "1 GB/s"),
+    "cluster.gpus.gemm_tiles": (NEAR | {"cluster.gpus": {"type": "t4-16gb"}}, "warpgroup"),
     "cluster.gpus.l2_cache": (NEAR | {"cluster.gpus": {"type": "rtx-4090", "memory_bandwidth": "1 GB/s"}}, "1 B"),
     "seed": (FAR, 2),
     "name": (NEAR, "other"),
@@ -174,16 +226,34 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "kv.codec.decompress_efficiency": (PACKED, 0.5),
     "cluster.kv_pool.copy_engine.method": (HOST, "pages"),
     "cluster.kv_pool.copy_engine.blocks": (GATHERED, 8),
-    **{f"cluster.kv_pool.copy_engine.{name}": (HOST, value) for name, value in {
-        "read_bandwidth": "10 GB/s", "write_bandwidth": "10 GB/s", "duplex": 0.1, "read_setup": "20 us", "start": "30 us",
-        "write_cost": 30, "read_cost": 30,
-    }.items()},
+    **{
+        f"cluster.kv_pool.copy_engine.{name}": (HOST, value)
+        for name, value in {
+            "read_bandwidth": "10 GB/s",
+            "write_bandwidth": "10 GB/s",
+            "duplex": 0.1,
+            "read_setup": "20 us",
+            "start": "30 us",
+            "write_cost": 30,
+            "read_cost": 30,
+        }.items()
+    },
     **{f"cluster.kv_pool.copy_engine.{name}": (SINGLE, "50 us") for name in ("issue", "write_setup")},
     "cluster.kv_pool.copy_engine.batch_setup": (BATCHED, "20 us"),
-    **{f"cluster.kv_pool.copy_engine.{name}": (GATHERED, value) for name, value in {
-        "block_latency": "10 us", "block_bandwidth": "1 GB/s", "gather_outstanding": "1 KiB", "gather_read_bandwidth": "1 GB/s",
-        "gather_write_bandwidth": "1 GB/s", "gather_cost": 30, "gather_sms": 50, "gather_tail": 30,
-    }.items()},
+    **{
+        f"cluster.kv_pool.copy_engine.{name}": (GATHERED, value)
+        for name, value in {
+            "block_latency": "10 us",
+            "block_bandwidth": "1 GB/s",
+            "gather_outstanding": "1 KiB",
+            "gather_read_bandwidth": "1 GB/s",
+            "gather_write_bandwidth": "1 GB/s",
+            "gather_cost": 30,
+            "gather_sms": 50,
+            "gather_tail": 30,
+            "gather_spare": 0.01,
+        }.items()
+    },
     "kv.block": (FAR, "32 tokens"),
     "kv.l1": (TIGHT, blocks(16)),
     "kv.placement.eviction": (FAR, "lru"),
@@ -203,6 +273,73 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "kv.selection.overlap": (PAGES, 0.9),
     "kv.selection.floor": (PAGES, 0.5),
     "kv.selection.refresh": (PAGES, 3),
+    **{
+        f"kv.layout.groups.{name}": (GROUPS, {"a": {"share": 0.5}, "b": {"share": 0.5, **value}})
+        for name, value in {
+            "kind": {},
+            "window": {"kind": "window", "window": "40 tokens"},
+            "sink": {"kind": "window", "window": "20 tokens", "sink": "9 tokens"},
+            "fraction": {"kind": "window", "window": "20 tokens", "fraction": 0.3},
+            "kv_scale": {"kv_scale": 0.5},
+            "tokens_per_entry": {"tokens_per_entry": 3},
+            "run_every": {"run_every": 3},
+            "state": {"kind": "ssm", "state": "9 KiB"},
+        }.items()
+    },
+    "kv.layout.groups.share": (GROUPS, {"a": {"share": 0.3}, "b": {"share": 0.7, "kind": "window", "window": "20 tokens"}}),
+    "kv.layout.groups.flops_scale": (BOUND, {"a": {"flops_scale": 0.5}}),
+    "kv.layout.query_heads": (BOUND, 0.5),
+    **{
+        f"kv.hbm_codec.{name}": (QUANTISED, value)
+        for name, value in {
+            "k_bits": 3,
+            "v_bits": 3,
+            "group": 16,
+            "meta_bits": 16,
+            "residual": "20 tokens",
+            "density": 0.5,
+            "mask_bits": 2,
+        }.items()
+    },
+    "kv.hbm_codec.ratio": (NEAR, 3),
+    "kv.hbm_codec.by_layer": (NEAR, [2, 4]),
+    **{
+        f"kv.hbm_codec.by_age.{name}": (AGED, {"new": NEWEST, "old": {"older_than": "20 tokens", "bits": 8} | value})
+        for name, value in {"older_than": {"older_than": "40 tokens"}, "bits": {"bits": 4}}.items()
+    },
+    **{
+        f"kv.retention.{name}": (KEPT, value)
+        for name, value in {
+            "prompt_scale": 0.5,
+            "pre_cost": 0.5,
+            "keep": 0.3,
+            "window": "40 tokens",
+        }.items()
+    },
+    "kv.retention.when": (NEAR | {"kv.retention.keep": 0.5}, "prefill_end"),
+    "kv.selection.stage": (SPARSE, "both"),
+    "kv.selection.k_fraction": (NEAR, 0.5),
+    "kv.selection.v_fraction": (NEAR, 0.5),
+    "kv.selection.index_flops": (SPARSE | {"kv.selection.stage": "both"}, 0.5),
+    "kv.selection.index_stored": (SPARSE, 0.5),
+    **{
+        f"kv.placement.compute.{name}": (ELSEWHERE, value)
+        for name, value in {
+            "at": {"at": "gpu"},
+            "memory": "20 GB",
+            "devices": 2,
+            "bandwidth": "2 GB/s",
+            "link": "2 GB/s",
+            "latency": "90 us",
+        }.items()
+    },
+    "kv.topology.latent": (RANKS, "sharded"),
+    "kv.sharing.read": (SHARED | {"kv.sharing": {"kind": "prefix", "read": "once"}}, "each"),
+    "kv.loop.kind": (NEAR, {"kind": "speculative", "draft": 3, "acceptance": 0.5}),
+    **{f"kv.loop.{name}": (DRAFTED, value) for name, value in {"draft": 3, "acceptance": 0.9, "draft_cost": 0.3}.items()},
+    "kv.loop.workers": (WORKERS, 3),
+    "kv.loop.steps_scale": (WORKERS, 0.7),
+    "kv.loop.recompute": (NEAR | {"kv.loop": {"kind": "denoise", "steps_scale": 0.5, "recompute": 0.1}}, 0.3),
     "kv.placement.l2": (CACHED, "inclusive"),
     "kv.placement.write_back": (CACHED, "immediate"),
     "kv.placement.threshold": (HOT, 0),
@@ -246,6 +383,18 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "faults.for": (LOSES, "3 ms"),
     "faults.mean_time_between": (AGAIN, "4 ms"),
     "faults.on_loss": (LOSES, "abort"),
+    "cluster.replicas": (NEAR, 2),
+    "cluster.routing": (NEAR | {"cluster.replicas": 2}, "least_outstanding"),
+    "cluster.kv_pool.shared": (EVENTS, False),
+    "cluster.groups.replicas": (SPLIT, 2),
+    "cluster.groups.gpus": (SPLIT, {"gpus": {"type": "h100-80gb-sxm"}}),
+    "cluster.groups.scheduler": (SPLIT, {"scheduler": {"prefill_chunk": "20 tokens"}}),
+    "cluster.groups.kv": (SPLIT, {"kv": {"l1": blocks(14)}}),
+    "cluster.transfer.count": (SPLIT, 2),
+    "cluster.transfer.threshold": (SPLIT, "50 tokens"),
+    "cluster.transfer.link.read_bandwidth": (SPLIT, "0.2 GB/s"),
+    "cluster.transfer.link.latency": (SPLIT, "1 ms"),
+    "cluster.transfer.link.type": (SPLIT, {"type": "pcie-gen3-x16"}),
     "cost.as_of": (FAR, "another day"),
     "workload.synthetic.requests": (NEAR, 31),
     "workload.synthetic.arrivals.process": (NEAR, {"process": "poisson", "rate": "3000 /s"}),
@@ -264,6 +413,32 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "workload.trace.rate_scale": (TRACE, 3),
     "workload.trace.arrivals": (TRACE | {"workload.trace.rate_scale": None}, "at_once"),
 }
+CHANGES |= {
+    "workload.clients.start": (SERVICE, "2 h"),
+    "workload.clients.end": (SERVICE | {"workload.clients.limit": 10**6, "workload.clients.end": "3610 s"}, "3605 s"),
+    "workload.clients.rate": (SERVICE, "100 /s"),
+    "workload.clients.limit": (SERVICE, 7),
+    "workload.synthetic.sessions.turns": (TALK, 2),
+    "workload.synthetic.sessions.spread": (TALK, {"turns": 3, "spread": "fixed", "think": "1 ms"}),
+    "workload.synthetic.sessions.think": (TALK, "2 ms"),
+    "workload.synthetic.sessions.think_cv": (TALK, 0.2),
+    "workload.synthetic.sessions.skew": (TALK | {"kv.sharing.kind": "prefix"}, 3),
+    "workload.synthetic.sessions.prefixes.tokens": (TALK, "48 tokens"),
+    "workload.synthetic.sessions.prefixes.count": (TALK | {"kv.sharing.kind": "prefix"}, 9),
+    "kv.sharing.demote_after": (PARKED, "0.2 s"),
+    "kv.sharing.drop_after": (PARKED, "0.6 s"),
+    "kv.sharing.partial": (CONVERSATION, True),
+    "prefetch.lead": (PARKED, "1 us"),
+    "workload.trace.starts.cv": (STARTED, 3),
+    "workload.trace.starts.process": (STARTED, {"process": "poisson", "rate": "2 /s"}),
+    "workload.trace.starts.rate": (STARTED, "3 /s"),
+}
+for process, (own, others) in VARYING.items():
+    for name, changed in others.items():
+        drawn = NEAR | {"workload.synthetic": SYNTHETIC | {"arrivals": {"process": process} | own}}
+        CHANGES[f"workload.synthetic.arrivals.{name}"] = (drawn, changed)
+        started = {"workload.trace": {"path": AZURE, "limit": 40, "starts": {"process": process} | own}}
+        CHANGES.setdefault(f"workload.trace.starts.{name}", (started, changed))
 for side in ("input", "output"):
     CHANGES[f"workload.synthetic.{side}.mean"] = (DRAWN, "60 tokens")
     CHANGES[f"workload.synthetic.{side}.cv"] = (DRAWN, 0.5)
@@ -287,6 +462,7 @@ CHANGES |= {
     "cluster.kv_pool.switch.uplinks": (FAR, 1),
     "cluster.kv_pool.gpus_per_port": (FAR, 2),
     "cluster.kv_pool.shared_by": (BUSY, 3),
+    "cluster.kv_pool.weight": (BUSY, 3),
     "cluster.kv_pool.others_load": (SHARED, 0.3),
     "cluster.kv_pool.saturation": (BUSY, 5),
     "cluster.kv_pool.leaves": (TREE, 2),
@@ -330,6 +506,8 @@ OF_DETAILED_DEVICES: dict[str, tuple[dict[str, Any], Any]] = {
     f"{POOL}.placement": (THREE_BOARDS, "hash"),
     f"{POOL}.switch.buffer": (THREE_BOARDS, "16 MiB"),
     f"{POOL}.switch.arbitration": (THREE_BOARDS, "deadline"),
+    f"{POOL}.switch.weights": (THREE_BOARDS | {f"{POOL}.switch.arbitration": "weighted"}, [5, 1]),
+    f"{POOL}.leaf.weights": (ONE_LEAF | {f"{POOL}.leaf.arbitration": "weighted"}, [5, 1]),
     f"{POOL}.leaf.buffer": (ONE_LEAF, "16 MiB"),
     f"{POOL}.leaf.arbitration": (ONE_LEAF, "deadline"),
     f"{BOARD}.cycle": (CYCLES, "333 ns"),
@@ -351,6 +529,25 @@ OF_DETAILED_DEVICES: dict[str, tuple[dict[str, Any], Any]] = {
 }
 CHANGES |= OF_DETAILED_DEVICES
 
+CLASSES = [
+    {"name": "a", "ttft": "20 ms", "tpot": "0.25 ms", "priority": 2}, {"name": "b", "ttft": "1 ms", "priority": 1},
+]  # fmt: skip
+OF_CLASSES = TIGHT | {"slo.classes": CLASSES, "scheduler.queue": "priority", "scheduler.max_batch": 4}
+TENANTS = NEAR | {"tenants": [{"name": "a"}, {"name": "b", "weight": 2}]}
+SWAPS = TIGHT | {"scheduler.preemption": "swap_host", "scheduler.swap_space": blocks(4)}
+LIMITED = NEAR | {"scheduler.max_batch": 2, "scheduler.admission": "limit", "scheduler.max_queue": 6}
+CHANGES |= {
+    **{f"slo.classes.{name}": (OF_CLASSES, value) for name, value in
+       {"name": "c", "ttft": "30 ms", "tpot": "0.2 ms", "weight": 3, "priority": 0, "share": 4}.items()},
+    **{f"tenants.{name}": (TENANTS, value) for name, value in {"name": "c", "share": 5, "weight": 3}.items()},
+    "scheduler.queue": (TIGHT | {"scheduler.max_batch": 4}, "shortest_first"),
+    "scheduler.preemption": (TIGHT, "swap_host"),
+    "scheduler.swap_space": (SWAPS, blocks(40)),
+    "scheduler.admission": (NEAR | {"scheduler.max_batch": 2, "slo.ttft": "0.8 ms"}, "deadline"),
+    "scheduler.max_queue": (LIMITED, 3),
+}  # fmt: skip
+
+BETWEEN = "not used between replicas, and refused there"
 GPU_PORT = "not used at a GPU's own port, and refused there"
 LABEL = "a label: it says what the values are, which are tested one by one"
 ONE_VALUE = "one accepted value says what is modelled; every other one is refused"
@@ -361,11 +558,20 @@ EXEMPT = {
     "cluster.kv_pool.copy_engine.type": LABEL,
     "cluster.kv_pool.copy_engine.gather_power": "counts at the power limit, which this model never meets: test_interference",
     **dict.fromkeys(("cluster.kv_pool.link.name", "cluster.kv_pool.switch.name", "kv.codec.name", "kv.system"), LABEL),
-    **dict.fromkeys(("kv.layout.kind", "kv.retention.kind", "kv.topology.kind", "kv.loop.kind"), ONE_VALUE),
+    "kv.layout.groups.over": "for the reader; refuses heads of a layer that run for some tokens only",
+    "kv.topology.kind": ONE_VALUE,
+    **dict.fromkeys(("kv.layout.kind", "kv.retention.kind"), "for the reader; the fields beside it decide"),
+    "cluster.groups.name": "a label, but each must have another one",
+    "cluster.groups.role": "roles come in pairs: test_disaggregation",
+    "cluster.transfer.link.name": LABEL,
+    "cluster.transfer.link.write_bandwidth": "of the way back, which nothing takes",
+    **{f"cluster.transfer.link.{name}": BETWEEN for name in ("credits", "load_factor", "power", "price", "requests")},
     **{f"cluster.gpus.link.{name}": GPU_PORT for name in ("load_factor", "power", "price")},
     "cluster.kv_pool.leaf.name": LABEL,
-    "cluster.replicas": ONE_VALUE,
     "cluster.gpus.tensor_parallel": "must be the count of GPUs",
+    "workload.trace.block": "must fit the ids in the file: a wrong one is refused",
+    "workload.trace.malformed": "of files with malformed rows: tests/workload",
+    "workload.clients.path": "names the data",
     "workload.trace.format": "says how to read a file that has one format; a wrong one is refused",
 }
 
@@ -433,14 +639,25 @@ def test_field_changes_something(field: str):
     assert text(served(changed)) != text(base(field if field in CHANGES else ""))
 
 
+LISTS = ("faults", "cluster.groups", "slo.classes", "tenants", "workload.synthetic.sessions.prefixes")
+
+
 def nested(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """`settings` and then `path = value`, also where the path lies below or above one of theirs; of a list, in its first."""
     values = copy.deepcopy(BASE)
     for name, given in settings.items():
         put(values, name, given)
-    if path.startswith("faults"):
-        (first,) = values["faults"]
-        values["faults"] = [value if isinstance(value, dict) else first | {path.removeprefix("faults."): value}]
-        return values
+    for name in LISTS:
+        if path.startswith(name):
+            held: Any = values
+            for key in name.split("."):
+                held = held[key]
+            first, *others = held
+            if isinstance(value, dict):
+                first = value if name == "faults" else first | value
+            else:
+                first = first | {path.removeprefix(f"{name}."): value}
+            put(values, name, [first, *others])
+            return values
     put(values, path, value)
     return values

@@ -59,5 +59,5 @@ def test_the_default_is_the_identity() -> None:
     """Would catch: a policy that selects, retains or shares without being asked to."""
     plain = KvPolicy.of(Scenario.load(QUICKSTART.parent / "gpu_only.yaml").resolved)
     assert plain.dense and plain.codec.ratio == 1.0
-    assert (plain.retention, plain.topology, plain.sharing, plain.loop) == ("full", "colocated", "private", "autoregressive")
+    assert plain.policies.identity and plain.sharing == "private"
     assert plain.stored_bytes(10, 80, "l3") == plain.stored_bytes(10, 80, "l1")

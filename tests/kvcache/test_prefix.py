@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.kvcache.prefix import PrefixCache, block_ids
+from simulator.kvcache.prefix import PrefixCache
+from simulator.workload.prefix_ids import block_ids
 
 BLOCK = 4
 
@@ -124,6 +125,18 @@ def test_ids_of_larger_blocks_are_split() -> None:
     assert block_ids([5, 7], 12, 4, 24)[:3] == ids[:3]
     assert block_ids([5, 6], 4, 4, 8) == [5, 6]
     assert block_ids([5], 4, 4, 11) == [5]
+
+
+def test_ids_of_larger_blocks():
+    """A block of 12 tokens has the id of its last 4: that stands for all before it. By hand.
+
+    Would catch: a block that is known by its first part (two prompts that differ later would be one), a partial one that is
+    taken for a full one.
+    """
+    assert block_ids([5, 6, 7, 8, 9, 10, 11], 4, 12, 28) == [7, 10]
+    assert block_ids([5, 6, 7, 8, 9, 10, 11], 4, 12, 23) == [7]
+    assert block_ids([5, 6, 7, 8], 4, 12, 14, partial=True) == [7, 8]
+    assert block_ids([5, 6, 7], 4, 12, 14, partial=True) == [7]
 
 
 class Twin:

@@ -205,3 +205,38 @@ def test_weights_and_pins() -> None:
     _, came, gone = tier.use(np.array([2]))
     assert came.tolist() == [2] and gone.tolist() == [1, 3, 5]
     assert tier.used == 7 and tier.held[0]
+
+
+class SortedLru(Lru):
+    """LRU whose victims are found by sorting keys."""
+
+    ascending = False
+
+
+OPERATIONS = st.lists(
+    st.tuples(st.sampled_from(["use", "use", "use", "drop", "room"]), st.lists(st.integers(0, 29), max_size=12, unique=True)),
+    max_size=60,
+)
+
+
+@given(operations=OPERATIONS, capacity=st.integers(0, 25), weighted=st.booleans())
+def test_a_queue_finds_the_victims_that_sorting_finds(
+    operations: list[tuple[str, list[int]]], capacity: int, weighted: bool
+) -> None:
+    """Batches with hits and misses, pages that vanish, a capacity that moves: hits, arrivals and victims in their order.
+
+    Would catch: a page that is lost from the queue, one that is in it twice, hits and arrivals of a batch out of order.
+    """
+    weight = np.array([1, 3, 2]) if weighted else None
+    one, other = (Tier(kind(columns([np.arange(30)])), capacity, 30, weight) for kind in (Lru, SortedLru))
+    for what, pages in operations:
+        ids = np.array(pages, np.int64)
+        if what == "use":
+            for mine, theirs in zip(one.use(ids), other.use(ids), strict=True):
+                assert mine.tolist() == theirs.tolist()
+        elif what == "drop":
+            assert one.drop(ids).tolist() == other.drop(ids).tolist()
+        else:
+            one.capacity = other.capacity = 2 * len(pages)
+            assert one.shrink().tolist() == other.shrink().tolist()
+        assert one.held.tolist() == other.held.tolist() and one.used == other.used

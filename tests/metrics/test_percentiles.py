@@ -87,7 +87,7 @@ def test_occupancy_is_what_was_held_in_each_step(world: World):
     simulation = Simulation(scenario(WORKLOAD | world[0]).resolved, requests(world[1]), coalesce=False)
     counted = occupied(simulation)
     steps = Steps(simulation.recorder, simulation.law())
-    assert blocks_by_step(simulation.recorder, steps, 16).tolist() == counted
+    assert blocks_by_step(simulation.recorder, steps, simulation.geometry.block_tokens).tolist() == counted
 
 
 def gaps_fit(world: World) -> None:
@@ -120,7 +120,6 @@ def gaps_by_hand(settings: dict[str, Any], rows: Rows, tokens: list[list[int]]) 
     np.testing.assert_allclose(np.sort(np.repeat(values, weights)), np.sort(expected), rtol=1e-9)
 
 
-HELD = "replica.py: a preempted sequence's wait for the rest of its static batch is in no gap"
 STATIC = {"batching": "static", "max_batch": 2, "watermark": 0}
 
 

@@ -36,12 +36,22 @@ BASE: dict[str, Any] = {
 }
 
 
-def blocks(count: int) -> str:
-    """So many blocks as a size."""
-    return f"{count * BLOCK} B"
+def blocks(count: float) -> str:
+    """So many blocks of 16 tokens as a size."""
+    return f"{round(count * BLOCK)} B"
 
 
-def pool(l1: int, l3: int, l2: int = 8, link: str = "2 GB/s", **board: Any) -> dict[str, Any]:
+class ToTheFirst:
+    """A routing rule: all requests to the first replica."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def choose(self, request: int, targets: Any) -> int:
+        return 0
+
+
+def pool(l1: float, l3: float, l2: float = 8, link: str = "2 GB/s", **board: Any) -> dict[str, Any]:
     """Settings of one board behind a slow link; tiers in blocks, `l3` in stored ones."""
     return {
         "cluster.kv_pool.board": {"type": "agilex-7-speckv", "memory": blocks(l3)} | board,
@@ -116,9 +126,11 @@ def lasting(summary: Mapping[str, Any], *without: str) -> str:
 
 
 def same_requests(one: RunResult, other: RunResult, tolerance: float = 0.0) -> None:
-    """Every per-request number is equal: to the last bit, or to `tolerance`."""
+    """Every per-request number is equal: to the last bit; or to `tolerance`, and then where its bytes came from may differ."""
     assert list(one.columns) == list(other.columns)
     for name, column in one.columns.items():
+        if tolerance and name.startswith("far_") and name.endswith("_bytes"):
+            continue
         if column.dtype.kind == "f" and tolerance:
             np.testing.assert_allclose(other.columns[name], column, rtol=tolerance, atol=1e-15, err_msg=name)
         else:

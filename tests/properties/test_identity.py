@@ -27,8 +27,12 @@ STATISTICAL = {"predictor": "statistical", "depth": 2, "coverage": 0.9, "accurac
 def same(one: RunResult, other: RunResult) -> None:
     """Equal to the last bit: requests, stalls, tokens, traffic."""
     same_requests(one, other)
-    ignored = ("provenance", "cost", "energy", "tiers", "warnings", "utilization", "compression", "kv_access", "prefetch")
+    pool = ("tiers", "layer_groups", "utilization", "compression", "kv_access", "prefetch")  # what a pool has or gave
+    ignored = (*pool, "provenance", "cost", "energy", "warnings", "stability")
     assert lasting(other.summary, *ignored) == lasting(one.summary, *ignored)
+    # what full batches would serve depends on the tiers, what this run did does not
+    steady = [{key: each.summary["stability"][key] for key in ("after_warmup", "warmup_requests")} for each in (one, other)]
+    assert steady[0] == steady[1]
 
 
 def summed(result: RunResult, *parts: str) -> float:

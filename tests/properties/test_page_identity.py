@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.experiments import simulation
+from simulator.experiments import server
 from simulator.experiments.run import RunResult
 from simulator.experiments.simulation import Simulation
 from simulator.kvcache.paged import held_once
+from simulator.metrics.far_share import COLUMNS as FAR_SHARE
+from simulator.scheduler.engine import Events
 from tests.properties.small import LAYERS, Rows, draw, lasting, pool, requests, same_requests, scenario, served
 from tests.properties.worlds import ROWS, worlds
 
@@ -40,7 +42,7 @@ def test_split_by_pages_is_split_by_counts(predictor: str, seed: int, monkeypatc
     world = pool(24, 60, 8) | {"prefetch": {"predictor": predictor}}
     rows = draw(seed, 25)
     counted = served(world, rows)
-    monkeypatch.setattr(simulation, "needs_table", lambda *_: True)
+    monkeypatch.setattr(server, "needs_table", lambda *_: True)
     named = served(world, rows)
     assert counted.summary["prefetch"]["asked"] > 0
     same_requests(counted, named)
@@ -52,7 +54,7 @@ def asked_by_lru(rows: Rows, l1: int, monkeypatch: pytest.MonkeyPatch) -> tuple[
     world = STATIC | pool(l1, 200, 8) | {"kv.placement.eviction": "lru"}
     counted = served(world, rows)
     with monkeypatch.context() as patched:
-        patched.setattr(simulation, "needs_table", lambda *_: True)
+        patched.setattr(server, "needs_table", lambda *_: True)
         named = served(world, rows)
     found = [result.summary["prefetch"]["asked"] for result in (counted, named)]
     return found[0], found[1], counted.summary["simulation"]["steps"]
@@ -85,8 +87,8 @@ def test_every_page_has_a_home(world: tuple[dict[str, Any], Rows]) -> None:
         return
     step = run.engine._step
 
-    def stepped() -> None:
-        step()
+    def stepped() -> Events:
+        yield from step()
         assert held_once(pages)
         assert pages.near_pages <= pages.l1_blocks * LAYERS
 
@@ -211,8 +213,14 @@ def test_depth_zero_is_none(rows: Rows, eviction: str, depth: int, overlap: floa
 def test_a_budget_of_everything_is_dense() -> None:
     """Fraction 1, split: the same far pages as dense, and the same times. Would catch: pages that are selected twice."""
     base = STATIC | pool(30, 400, 8)
+    shares: dict[str, list[Any]] = {name: [] for name in FAR_SHARE}
     dense = served(base, BATCH)
     all_pages = served(base | {"kv.selection": {"kind": "pages", "fraction": 1.0, "overlap": 0.5}, "kv.l2": "4 KiB"}, BATCH)
     alone = served(base | {"kv.l2": "4 KiB"}, BATCH)
+    for result in (alone, all_pages):  # running sums over other groups of steps: equal but for rounding
+        for name in FAR_SHARE:
+            shares[name].append(result.columns.pop(name))
+    for name, (one, other) in shares.items():
+        np.testing.assert_allclose(one, other, rtol=1e-12, err_msg=name)
     assert dense.summary["prefetch"]["asked"] == all_pages.summary["prefetch"]["asked"]
     same_requests(alone, all_pages)

@@ -77,12 +77,27 @@ SCHEDULER = st.builds(
     st.sampled_from(["continuous", "static"]), st.sampled_from([1, 2, 4, 8]), st.sampled_from([8, 20, 64, 256]),
     st.sampled_from([1, 8, 256]), st.sampled_from(["prompt", "prompt", "full"]), st.sampled_from([0.0, 0.01, 0.2]),
 )  # fmt: skip
+MOMENT = st.sampled_from([0.0, 0.0005, 0.003, 0.02]) | st.floats(0, 0.2)  # s; most worlds last some hundredths
+FAULT = st.builds(
+    lambda what, at, lasting, loss: (
+        what | {"at": f"{at!r} s"} | lasting
+        | (loss if what["what"] == "board_lost" or (what["what"] == "link_down" and not lasting) else {})
+    ),
+    st.sampled_from([
+        {"what": "link_down"}, {"what": "link_down", "link": "gpu"}, {"what": "board_lost"},
+        {"what": "link_degraded", "factor": 0.3}, {"what": "latency_spike", "latency": "80 us"},
+    ]),
+    MOMENT, st.sampled_from([{}, {"for": "1 ms"}, {"for": "20 ms"}]), st.sampled_from([{}, {"on_loss": "abort"}]),
+)  # fmt: skip
 
 
 @st.composite
-def worlds(draw: st.DrawFn, far: bool | None = None) -> tuple[dict[str, Any], Rows]:
-    """(settings, requests); `far`: with a pool or without, else either."""
+def worlds(draw: st.DrawFn, far: bool | None = None, broken: bool = False) -> tuple[dict[str, Any], Rows]:
+    """(settings, requests); `far`: with a pool or without, else either; `broken`: with faults in some."""
     settings: dict[str, Any] = {"scheduler": draw(SCHEDULER)}
+    tokens = draw(st.sampled_from([16, 16, 16, 8, 48]))  # of a block; tiers below are in blocks
+    settings["kv.block"] = f"{tokens} tokens"
+    size = tokens / 16
     selection = draw(st.sampled_from(["dense", "dense", "budget", "pages", "pages"]))
     if selection == "budget":
         settings["kv.selection"] = {"kind": "budget", "tokens": f"{draw(st.sampled_from([1, 16, 50]))} tokens"}
@@ -91,11 +106,11 @@ def worlds(draw: st.DrawFn, far: bool | None = None) -> tuple[dict[str, Any], Ro
     if far is None:
         far = draw(st.integers(0, 3)) > 0
     if not far:
-        settings["kv.l1"] = blocks(draw(st.integers(1, 20)))
+        settings["kv.l1"] = blocks(size * draw(st.integers(1, 20)))
         return settings, draw(ROWS)
     settings |= pool(
-        l1=draw(st.integers(1, 12)), l3=draw(st.sampled_from([1, 4, 8, 12, 40])), l2=draw(st.sampled_from([1, 2, 4, 16])),
-        link=draw(st.sampled_from(["0.05 GB/s", "2 GB/s", "20 GB/s"])),
+        l1=size * draw(st.integers(1, 12)), l3=size * draw(st.sampled_from([1, 4, 8, 12, 40])),
+        l2=size * draw(st.sampled_from([1, 2, 4, 16])), link=draw(st.sampled_from(["0.05 GB/s", "2 GB/s", "20 GB/s"])),
     )  # fmt: skip
     settings["kv.burst"] = draw(st.sampled_from(["1 KiB", "4 KiB", "16 KiB"]))
     settings["kv.placement"] = draw(PLACEMENT)
@@ -103,4 +118,6 @@ def worlds(draw: st.DrawFn, far: bool | None = None) -> tuple[dict[str, Any], Ro
     codec = draw(CODEC)
     if codec:
         settings["kv.codec"] = codec
+    if broken and draw(st.integers(0, 2)) == 0:
+        settings["faults"] = draw(st.lists(FAULT, min_size=1, max_size=2))
     return settings, draw(ROWS)

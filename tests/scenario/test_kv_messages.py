@@ -54,5 +54,5 @@ def test_resolves_to_itself() -> None:
     first = scenario(WORK | pool(8, 20) | {"kv.placement": placement, "kv.selection": selection}).resolved
     again = scenario({**first.document}).resolved
     assert again.kv == first.kv
-    assert first.document["kv"]["selection"] == selection
+    assert selection.items() <= first.document["kv"]["selection"].items()
     assert first.document["kv"]["placement"] == placement

@@ -76,18 +76,18 @@ CASES = {
         changed("count: 8, tensor_parallel: 8", "count: 3"),
         "mine.yaml:8:38  cluster.gpus.count: tensor_parallel 3 does not divide the 64 heads of llama-2-70b",
     ),
-    "several replicas": (
-        changed("replicas: 1", "replicas: 2"),
-        ("mine.yaml:7:13  cluster.replicas: 2 replicas: several replicas are not modelled yet; "
-        "run one scenario per replica"),
+    "nothing to route": (
+        changed("replicas: 1", "routing: random"),
+        "mine.yaml:7:12  cluster.routing: there is one replica, and nothing to route; remove it",
     ),
     "a policy that is not modelled": (
-        changed("kv: {", "kv: {retention: {kind: window}, "),
-        "mine.yaml:14:24  kv.retention.kind: 'window' is not modelled; the only value so far is 'full'",
+        changed("kv: {", "kv: {topology: {kind: split}, "),
+        "mine.yaml:14:23  kv.topology.kind: 'split' is not modelled; the only value so far is 'colocated'",
     ),
     "a choice misspelt": (
         changed("batching: continuous", "batching: continous"),
-        ("mine.yaml:16:23  scheduler.batching: 'continous' is not accepted; expected one of: continuous, static\n"
+        ("mine.yaml:16:23  scheduler.batching: 'continous' is not accepted; expected one of: continuous, "
+         "decode_first, prefill_first, static\n"
         "    did you mean 'continuous'?"),
     ),
     "coverage above 1": (
@@ -186,10 +186,10 @@ POISSON = "{process: poisson, rate: 5 /s}"
         ("{process: constant, rate: 5 /s, cv: 1}", FIXED,
          "arrivals.cv: process: constant does not use cv; remove it or write process: gamma"),
         (POISSON, "{dist: fixd, tokens: 10 tokens}",
-         ("input.dist: 'fixd' is not accepted; expected one of: fixed, uniform, lognormal, empirical\n"
+         ("input.dist: 'fixd' is not accepted; expected one of: fixed, uniform, lognormal, geometric, empirical\n"
          "    did you mean 'fixed'?")),
         (POISSON, "{tokens: 10 tokens}",
-         ("input: needs dist: one of fixed, uniform, lognormal, empirical; "
+         ("input: needs dist: one of fixed, uniform, lognormal, geometric, empirical; "
          "write for example {dist: fixed, tokens: 512 tokens}")),
         (POISSON, "{dist: uniform, low: 10 tokens, high: 5 tokens}",
          "input.high: high is 5 tokens, below low (10 tokens)"),

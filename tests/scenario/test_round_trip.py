@@ -124,7 +124,7 @@ def test_schema_covers_the_sample(load):
     """The JSON schema is for editors: sections, examples, names of the catalogue; no field of a preset is required."""
     schema = json_schema()
     parts = schema["$defs"]
-    assert set(schema["properties"]) == set(read_text(SAMPLE, "f").data) | {"cost", "devices", "faults"}
+    assert set(schema["properties"]) == set(read_text(SAMPLE, "f").data) | {"cost", "devices", "faults", "tenants"}
     assert schema["required"] == ["name", "workload", "model", "cluster"]
     names, mapping = parts["LinkPart"]["anyOf"]
     assert "pcie-gen4-x16" in names["enum"] and "bandwidth" in mapping["properties"] and "required" not in mapping

@@ -62,8 +62,8 @@ def test_budget_goes_to_decodes_then_to_prompts_in_order():
         (1, 0, 1),  # C's second and last
     ]
     at = ends(run)
-    assert run.recorder.first_token == [at[0], at[1], at[2]]
-    assert run.recorder.finished == [at[2], at[2], at[3]]
+    assert list(run.recorder.first_token) == [at[0], at[1], at[2]]
+    assert list(run.recorder.finished) == [at[2], at[2], at[3]]
 
 
 def test_prefill_chunk_limits_each_prompt_not_the_step():
@@ -74,7 +74,7 @@ def test_prefill_chunk_limits_each_prompt_not_the_step():
     settings = {"scheduler.token_budget": "8 tokens", "scheduler.prefill_chunk": "3 tokens"}
     run = simulated(settings, [(0.0, 7, 1), (0.0, 4, 1)])
     assert steps(run) == [(0, 6, 0), (0, 4, 1), (0, 1, 1)]
-    assert run.recorder.finished == [ends(run)[2], ends(run)[1]]
+    assert list(run.recorder.finished) == [ends(run)[2], ends(run)[1]]
 
 
 def test_max_batch_counts_prompts_in_work():
@@ -85,8 +85,8 @@ def test_max_batch_counts_prompts_in_work():
     run = simulated({"scheduler.max_batch": 2}, [(0.0, 4, 2), (0.0, 4, 3), (0.0, 4, 1)])
     assert steps(run) == [(0, 8, 2), (2, 0, 2), (1, 4, 2)]
     at = ends(run)
-    assert run.recorder.admitted == [0.0, 0.0, at[1]]
-    assert run.recorder.finished == [at[1], at[2], at[2]]
+    assert list(run.recorder.admitted) == [0.0, 0.0, at[1]]
+    assert list(run.recorder.finished) == [at[1], at[2], at[2]]
 
 
 def test_one_output_token_ends_with_its_prompt():
@@ -165,7 +165,7 @@ def test_admission_keeps_the_watermark_free():
     settings["scheduler.watermark"] = 0.1
     assert steps(simulated(settings, [(0.0, 40, 2), (0.0, 40, 2), (0.0, 40, 1)]))[0] == (0, 120, 3)
     alone = simulated(settings, [(0.0, 144, 2)])
-    assert alone.recorder.status == [1]
+    assert list(alone.recorder.status) == [1]
 
 
 def test_head_of_the_queue_blocks_the_rest():
@@ -185,12 +185,12 @@ def test_reserve_full_never_preempts():
     """
     rows = [(0.0, 20, 29), (0.0, 20, 29)]
     full = simulated({"kv.l1": blocks(5), "scheduler.reserve": "full", "scheduler.watermark": 0.0}, rows)
-    assert full.recorder.admitted == [0.0, full.recorder.finished[0]]
+    assert list(full.recorder.admitted) == [0.0, full.recorder.finished[0]]
     both = simulated({"kv.l1": blocks(6), "scheduler.reserve": "full", "scheduler.watermark": 0.0}, rows)
-    assert both.recorder.admitted == [0.0, 0.0]
-    assert both.recorder.preemptions == [0, 0]
+    assert list(both.recorder.admitted) == [0.0, 0.0]
+    assert list(both.recorder.preemptions) == [0, 0]
     prompts = simulated({"kv.l1": blocks(5), "scheduler.watermark": 0.0}, rows)
-    assert prompts.recorder.admitted == [0.0, 0.0]
+    assert list(prompts.recorder.admitted) == [0.0, 0.0]
     assert sum(prompts.recorder.preemptions) == 1
 
 
@@ -205,12 +205,12 @@ def test_preemption_of_the_newest_and_recompute():
     expected = [(0, 40, 2)] + [(2, 0, 2)] * 12 + [(1, 0, 1)] * 7 + [(0, 33, 1)] + [(1, 0, 1)] * 6
     assert steps(run) == expected
     at, recorder = ends(run), run.recorder
-    assert recorder.preemptions == [0, 1]
-    assert recorder.finished == [at[19], at[26]]
-    assert recorder.queue_later == [0.0, pytest.approx(at[19] - at[12], rel=1e-12)]
+    assert list(recorder.preemptions) == [0, 1]
+    assert list(recorder.finished) == [at[19], at[26]]
+    assert list(recorder.queue_later) == [0.0, pytest.approx(at[19] - at[12], rel=1e-12)]
     assert recorder.gaps == [(1, 20, at[12], False)]
     result = served({"kv.l1": blocks(4), "scheduler.watermark": 0.0}, [(0.0, 20, 20), (0.0, 20, 20)])
-    assert result.columns["finished_s"].tolist() == recorder.finished
+    assert result.columns["finished_s"].tolist() == list(recorder.finished)
     gaps = np.concatenate([np.repeat(np.diff(at[:13]), 2), np.diff(at[12:20]), [at[20] - at[12]], np.diff(at[20:])])
     assert result.summary["latency"]["itl_s"]["mean"] == pytest.approx(gaps.mean(), rel=1e-12)
     assert result.summary["latency"]["itl_s"]["p99"] == pytest.approx(np.percentile(gaps, 99), rel=1e-9)
@@ -242,9 +242,9 @@ def test_static_batches():
     run = simulated(settings, rows)
     assert steps(run) == [(0, 8, 1), (0, 8, 1), (2, 0, 2), (1, 0, 1), (0, 8, 1), (1, 0, 1)]
     at = ends(run)
-    assert run.recorder.first_token == [at[0], at[1], at[4]]
-    assert run.recorder.finished == [at[3], at[2], at[5]]
-    assert run.recorder.admitted == [0.0, 0.0, at[3]]
+    assert list(run.recorder.first_token) == [at[0], at[1], at[4]]
+    assert list(run.recorder.finished) == [at[3], at[2], at[5]]
+    assert list(run.recorder.admitted) == [0.0, 0.0, at[3]]
     gaps = [at[2] - at[0], at[3] - at[2], at[2] - at[1], at[5] - at[4]]
     itl = served(settings, rows).summary["latency"]["itl_s"]
     assert itl["mean"] == pytest.approx(np.mean(gaps), rel=1e-9)

@@ -52,7 +52,7 @@ def test_the_balancer_weighs_waiting_by_four() -> None:
     found = run(rows)
     where = {request: index for index, replica in enumerate(_holders(rows)) for request in replica}
     assert where == {0: 0, 1: 1, 2: 0, 3: 1, 4: 1, 5: 0}
-    assert found.recorder.status == [1] * 6
+    assert list(found.recorder.status) == [1] * 6
 
 
 def _holders(rows: Rows) -> list[set[int]]:
@@ -98,7 +98,7 @@ def test_equal_replicas_are_two_of_one_with_equal_peers() -> None:
     pair = run([(0.0, 64, 20), (0.0, 64, 20)])
     peer = {"cluster.gpus": MOE["cluster.gpus"] | {"count": 1, "data_parallel": 1}}
     single = run([(0.0, 64, 20)], peer)
-    assert pair.recorder.finished == pytest.approx(single.recorder.finished * 2, rel=1e-9)
+    assert list(pair.recorder.finished) == pytest.approx(list(single.recorder.finished) * 2, rel=1e-9)
 
 
 def test_an_idle_replica_steps_along() -> None:

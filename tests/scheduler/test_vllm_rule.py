@@ -82,7 +82,7 @@ def test_who_runs_in_which_step(case: str) -> None:
     run = served(settings, rows)
     assert steps(run) == expected
     starts = run.recorder.runs.arrays()["start"].tolist()
-    assert run.recorder.admitted == [starts[step] for step in admitted]
+    assert list(run.recorder.admitted) == [starts[step] for step in admitted]
 
 
 ASYNCHRONOUS = {"scheduler.asynchronous": True}
@@ -104,7 +104,7 @@ def test_planned_while_the_step_before_runs() -> None:
 def test_an_idle_engine_plans_at_once() -> None:
     """B comes after A has ended. Would catch: an engine that waits for a step which will not come."""
     run = served(ASYNCHRONOUS, [(0.0, 16, 3), (10.0, 16, 2)])
-    assert run.recorder.admitted == [0.0, 10.0]
+    assert list(run.recorder.admitted) == [0.0, 10.0]
     last = served(ASYNCHRONOUS, [(0.0, 16, 3), (1e-9, 16, 2)])  # comes in the first step: in the third
     assert last.recorder.admitted[1] == last.recorder.runs.arrays()["start"][2]
 
@@ -121,7 +121,7 @@ def test_prefix_found_in_the_same_step_and_later() -> None:
     rows = [(0.0, 48, 2), (0.0, 52, 2), (50.0, 48, 1)]
     run = served(PREFIX, rows, [[1, 2, 3], [1, 2, 9], [1, 2, 3]])
     assert steps(run) == [(0, 48 + 20, 2), (2, 0, 2), (0, 16, 1)]
-    assert run.recorder.cached_tokens == [0, 32, 32]
+    assert list(run.recorder.cached_tokens) == [0, 32, 32]
     assert run.engine.prefix is not None
     assert (run.engine.prefix.used, run.engine.residency.l1_used, run.engine.residency.claimed) == (0, 0, 0)
 
@@ -133,9 +133,9 @@ def test_generated_tokens_are_found_by_the_next_turn() -> None:
     """
     rows = [(0.0, 20, 14), (50.0, 40, 1)]
     run = served(PREFIX, rows, [[1], [1, 2]], [[2], []])
-    assert run.recorder.cached_tokens == [0, 32]
+    assert list(run.recorder.cached_tokens) == [0, 32]
     shorter = served(PREFIX, [(0.0, 20, 12), (50.0, 40, 1)], [[1], [1, 2]], [[], []])
-    assert shorter.recorder.cached_tokens == [0, 16]
+    assert list(shorter.recorder.cached_tokens) == [0, 16]
 
 
 def test_shared_blocks_let_more_in() -> None:
@@ -147,10 +147,10 @@ def test_shared_blocks_let_more_in() -> None:
     rows = [(0.0, 40, 4), (0.0, 40, 6)]
     ids = [[1, 2], [1, 2]]
     run = served(settings | PREFIX, rows, ids)
-    assert run.recorder.admitted == [0.0, 0.0]
+    assert list(run.recorder.admitted) == [0.0, 0.0]
     assert (run.engine.residency.l1_used, run.engine.residency.claimed) == (0, 0)
     apart = served(settings, rows, ids)
-    assert apart.recorder.admitted == [0.0, apart.recorder.finished[0]]
+    assert list(apart.recorder.admitted) == [0.0, apart.recorder.finished[0]]
 
 
 def test_preempted_sequence_finds_its_blocks_again() -> None:
@@ -161,8 +161,8 @@ def test_preempted_sequence_finds_its_blocks_again() -> None:
     settings = {"kv.l1": blocks(4)} | NO_WATERMARK | PREFIX
     rows = [(0.0, 20, 14), (0.0, 20, 14)]
     run = served(settings, rows, [[1], [5]], [[2], [6]])
-    assert run.recorder.preemptions == [0, 1]
-    assert run.recorder.cached_tokens == [0, 16 if steps(run)[-1] == (0, 17, 1) else 32]
+    assert list(run.recorder.preemptions) == [0, 1]
+    assert list(run.recorder.cached_tokens) == [0, 16 if steps(run)[-1] == (0, 17, 1) else 32]
     assert steps(run)[-1][1] + run.recorder.cached_tokens[1] == 33
 
 
@@ -184,4 +184,4 @@ def test_runs_are_their_single_steps_with_a_prefix_cache(capacity: int) -> None:
     one, other = (served(settings, rows, ids, outputs, coalesce) for coalesce in (False, True))
     assert one.recorder.cached_tokens == other.recorder.cached_tokens
     assert sum(one.recorder.cached_tokens) > 0
-    assert one.recorder.finished == other.recorder.finished
+    assert list(one.recorder.finished) == list(other.recorder.finished)

@@ -14,7 +14,7 @@ n, method
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import isnan, nan, sqrt
 from pathlib import Path
@@ -38,12 +38,14 @@ from simulator.experiments.studies.statistics import (
     t_interval,
     t_quantile,
 )
+from simulator.metrics.stability import OVERLOADED
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, Any]
 
+KEYS = ("arrival_s", "input_tokens", "output_tokens")  # requests are the same that agree in these
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 FEWEST = 4  # sections
@@ -86,15 +88,18 @@ class _Run:
             table = pd.read_parquet(folder / "requests.parquet")
         except (OSError, ValueError) as error:
             raise InputError(Problem(str(folder), "", f"cannot be read: {error}")) from None
+        missing = [name for name in (*KEYS, "status", "finished_s", *LATENCIES) if name not in table]
+        if missing or not {"throughput", "latency"} <= self.summary.keys():
+            what = f"requests.parquet has no {', '.join(missing)}" if missing else f"{SUMMARY} has no throughput and latency"
+            raise InputError(Problem(str(folder), "", f"{what}; expected what `speckvsim run` wrote"))
         self.requests = table.sort_values("arrival_s", kind="stable")
 
     def column(self, name: str) -> Array:
         return self.requests[name].to_numpy(dtype=np.float64)
 
     def same_requests(self, other: _Run) -> bool:
-        keys = ("arrival_s", "input_tokens", "output_tokens")
         return len(self.requests) == len(other.requests) and all(
-            np.array_equal(self.column(key), other.column(key)) for key in keys
+            np.array_equal(self.column(key), other.column(key)) for key in KEYS
         )
 
     def rates(self) -> Array:
@@ -166,6 +171,8 @@ def _row(metric: str, one: _Run, other: _Run, found: Interval, method: str) -> R
     before, after = number(one.summary, metric), number(other.summary, metric)
     difference = after - before
     shift = difference - found.value if found.n else nan
+    if metric.startswith("latency."):
+        method += _overloads([run.summary.get("stability", {}).get("verdict") for run in (one, other)])
     return _difference(
         metric,
         one.name,
@@ -175,6 +182,11 @@ def _row(metric: str, one: _Run, other: _Run, found: Interval, method: str) -> R
         Interval(difference, found.low + shift, found.high + shift, found.n),
         method,
     )
+
+
+def _overloads(verdicts: Iterable[Any]) -> str:
+    """A mean latency of an overloaded run is never told without saying so."""
+    return "; OVERLOADED: grows with the length of the run" if OVERLOADED in verdicts else ""
 
 
 def _difference(metric: str, baseline: str, run: str, before: float, after: float, found: Interval, method: str) -> Row:
@@ -245,7 +257,9 @@ def _matched(
                 continue
             before, after = (group[f"{column}_{side}"].to_numpy(dtype=np.float64) for side in (1, 2))
             found = paired(after, before)
-            row = _difference(
-                metric, baseline, name, t_interval(before).value, t_interval(after).value, found, "paired replications"
-            )
+            method = "paired replications"
+            if metric.startswith("latency."):
+                columns = [f"stability.verdict_{side}" for side in (1, 2)]
+                method += _overloads({verdict for column in columns if column in group for verdict in group[column]})
+            row = _difference(metric, baseline, name, t_interval(before).value, t_interval(after).value, found, method)
             yield where | row

@@ -105,10 +105,10 @@ def scenario_field(path: str) -> ScenarioField:
     """The field at a dotted path; Refused with the nearest one where there is none."""
     sections: tuple[type[BaseModel], ...] = (ScenarioFile,)
     kinds: tuple[Kind, ...] = ()
-    steps, listed = path.split("."), False
+    steps, listed, named = path.split("."), False, False
     for depth, key in enumerate(steps):
-        if listed and key.isdigit():  # an entry of a list: the sections stay those of its entries
-            listed = False
+        if named or (listed and key.isdigit()):  # an entry of a list or by name: the sections stay those of its entries
+            listed = named = False
             continue
         names = [name for section in sections for name in _names(section)]
         if key not in names:
@@ -118,7 +118,7 @@ def scenario_field(path: str) -> ScenarioField:
             listing = f"the keys below {above or 'the top'} are: {', '.join(names)}"
             raise Refused(f"'{path}' is not a field of a scenario", did_you_mean(key, names) or listing)
         annotations = [section.model_fields[_spelled(section, key)] for section in sections if key in _names(section)]
-        listed = any(get_origin(field.annotation) is tuple for field in annotations)
+        listed, named = (any(get_origin(field.annotation) is kind for field in annotations) for kind in (tuple, dict))
         found = [part for field in annotations for part in (*field.metadata, *_parts(field.annotation))]
         sections = tuple(part for part in found if isinstance(part, type))
         kinds = tuple(part for part in found if not isinstance(part, type) and isinstance(part, Kind))

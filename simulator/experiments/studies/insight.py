@@ -15,6 +15,7 @@ from simulator.experiments.studies.load import Study
 from simulator.experiments.studies.points import Point
 from simulator.experiments.studies.runner import Runner
 from simulator.experiments.studies.sensitivity import elasticity, morris, sobol, tornado
+from simulator.experiments.studies.versus import versus
 from simulator.experiments.studies.view import Found, View
 
 ANALYSES: dict[str, Callable[[View, Any], Found]] = {
@@ -25,6 +26,7 @@ ANALYSES: dict[str, Callable[[View, Any], Found]] = {
     "break_even": break_even,
     "trend": trend,
     "regime_map": regime_map,
+    "versus": versus,
 }
 
 

@@ -74,7 +74,12 @@ class Study:
 
 def load_study(path: str | Path) -> Study:
     """Read and check a study file."""
-    return _study(read_file(path), os.path.dirname(os.path.abspath(path)))
+    source = read_file(path)
+    if "base" not in source.data and {"workload", "model"} <= source.data.keys():
+        raise InputError(
+            Problem(str(path), "", "is a scenario; expected a study: base, axes", "`speckvsim run` takes scenarios")
+        )
+    return _study(source, os.path.dirname(os.path.abspath(path)))
 
 
 def study_from_dict(values: dict[str, Any], base_dir: str | Path = ".") -> Study:

@@ -138,6 +138,13 @@ class RegimeMap(Section):
     better: Better = "higher"
 
 
+class Versus(Section):
+    """Every other arm against one, over all points and replications in pairs."""
+
+    arm: Label = Field(description="the arm to compare with")
+    metric: Label = THROUGHPUT
+
+
 class Analyses(Section):
     elasticity: Elasticity | None = None
     tornado: Tornado | None = None
@@ -146,6 +153,7 @@ class Analyses(Section):
     break_even: BreakEven | None = None
     trend: Trend | None = None
     regime_map: RegimeMap | None = None
+    versus: Versus | None = None
 
 
 class Capacity(Section):

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import InputError, Problem
-from simulator.experiments.studies import results
 from simulator.experiments.studies.capacity import capacity
 from simulator.experiments.studies.cheapest import cheapest
 from simulator.experiments.studies.engines import pool
 from simulator.experiments.studies.front import front
-from simulator.experiments.studies.journal import ROWS, SEARCH, Journal, default_folder
+from simulator.experiments.studies.journal import SEARCH
 from simulator.experiments.studies.load import Study
 from simulator.experiments.studies.points import Point
 from simulator.experiments.studies.requirements import Requirements
-from simulator.experiments.studies.runner import Report, Runner, check_metrics
-from simulator.experiments.studies.sweep import feasible, load
+from simulator.experiments.studies.runner import Report
+from simulator.experiments.studies.sweep import feasible, load, working, write_rows
 from simulator.experiments.studies.view import Found, Row, View
 
 SEARCHES: dict[str, Callable[[View, Any, list[Point], dict[str, int]], Found]] = {
@@ -60,29 +59,18 @@ def search(
         raise InputError(Problem(loaded.name, "search", message, "`speckvsim sweep` runs a study without one"))
     kind = next(name for name in SEARCHES if getattr(loaded.file.search, name) is not None)
     asked = getattr(loaded.file.search, kind)
-    journal = Journal(Path(out) if out else default_folder(loaded), loaded)
     chosen = feasible(loaded)
-    workers = pool(backend, jobs, scheduler)
     evaluated: list[Point] = []
     replications: dict[str, int] = {}
-    try:
-        journal.open()
-        runner = Runner(journal, workers, report)
-        runner.check = lambda summary: check_metrics(summary, _metrics(asked), loaded.name)
+    with working(loaded, _metrics(asked), out, pool(backend, jobs, scheduler), report) as runner:
         view = View(loaded, runner, chosen, dict.fromkeys((point.id for point in chosen), loaded.file.replications))
         rows, sentences = SEARCHES[kind](view, asked, evaluated, replications)
-        found = list(results.rows(runner, list({point.id: point for point in evaluated}.values()), replications))
-        if found:
-            with journal.replacing(ROWS) as new:
-                results.write_table(new, found, results.OWN)
+        write_rows(runner, list({point.id: point for point in evaluated}.values()), replications)
         from simulator.experiments.store import to_json
 
         text = to_json({"search": kind, "rows": rows, "sentences": sentences})
-        journal.write(SEARCH, text)
-        return SearchResult(loaded, kind, journal.folder, json.loads(text)["rows"], sentences, runner.simulated)
-    finally:
-        workers.close()
-        journal.close()
+        runner.journal.write(SEARCH, text)
+        return SearchResult(loaded, kind, runner.folder, json.loads(text)["rows"], sentences, runner.simulated)
 
 
 def _metrics(asked: Any) -> list[str]:

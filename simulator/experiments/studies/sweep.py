@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.errors import InputError, Problem
 from simulator.experiments.studies import results
-from simulator.experiments.studies.engines import pool
+from simulator.experiments.studies.engines import Pool, pool
 from simulator.experiments.studies.journal import INSIGHT, ROWS, Journal, default_folder
 from simulator.experiments.studies.load import Study, load_study, study_from_dict
 from simulator.experiments.studies.points import Point, points
@@ -73,25 +74,39 @@ def sweep(
     """
     loaded = load(study)
     chosen = feasible(loaded)
-    journal = Journal(Path(out) if out else default_folder(loaded), loaded)
-    workers = pool(backend, jobs, scheduler)
-    try:
-        journal.open()
-        runner = Runner(journal, workers, report)
-        runner.check = lambda summary: check_metrics(summary, metrics_of(loaded), loaded.name)
+    with working(loaded, metrics_of(loaded), out, pool(backend, jobs, scheduler), report) as runner:
         replications = dict.fromkeys((point.id for point in chosen), _first(loaded))
         try:
             _replicate(loaded, runner, chosen, replications)
         finally:
-            found = list(results.rows(runner, chosen, replications))
-            if found:
-                with journal.replacing(ROWS) as new:
-                    results.write_table(new, found, results.OWN)
+            found = write_rows(runner, chosen, replications)
         insight = _insight(loaded, runner, chosen, replications)
-        return SweepResult(loaded, journal.folder, chosen, found, insight, runner.simulated)
+        return SweepResult(loaded, runner.folder, chosen, found, insight, runner.simulated)
+
+
+@contextmanager
+def working(
+    study: Study, metrics: Sequence[str], out: str | Path | None, workers: Pool, report: Report | None
+) -> Iterator[Runner]:  # fmt: skip
+    """A runner of the study in its folder; the first summary must have all of `metrics`."""
+    journal = Journal(Path(out) if out else default_folder(study), study)
+    try:
+        journal.open()
+        runner = Runner(journal, workers, report)
+        runner.check = lambda summary: check_metrics(summary, metrics, study.name)
+        yield runner
     finally:
         workers.close()
         journal.close()
+
+
+def write_rows(runner: Runner, chosen: Sequence[Point], replications: Mapping[str, int]) -> list[results.Row]:
+    """The rows of what is known of these points; results.parquet, unless there are none."""
+    found = list(results.rows(runner, chosen, replications))
+    if found:
+        with runner.journal.replacing(ROWS) as new:
+            results.write_table(new, found, results.OWN)
+    return found
 
 
 def feasible(study: Study) -> list[Point]:

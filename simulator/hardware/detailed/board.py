@@ -13,8 +13,9 @@ import simpy
 
 from simulator.hardware.detailed.codec import PipelineParameters, Pipelines
 from simulator.hardware.detailed.device import Device
-from simulator.hardware.detailed.directory import Directory, DirectoryParameters
+from simulator.hardware.detailed.directory import DirectoryParameters
 from simulator.hardware.detailed.dma import DmaEngine, DmaParameters
+from simulator.hardware.detailed.lines import Lines
 from simulator.hardware.detailed.link import LinkDirection, LinkParameters
 from simulator.hardware.detailed.memory import MemoryController, MemoryParameters
 from simulator.hardware.detailed.translation import Translation, TranslationParameters
@@ -28,7 +29,7 @@ class BoardDevices:
     """What is on one board."""
 
     translation: Translation
-    directory: Directory
+    directory: Lines
     read_ring: DmaEngine
     write_ring: DmaEngine
     memory: MemoryController
@@ -58,7 +59,7 @@ def board_devices(env: simpy.Environment, scenario: ScenarioResolved, index: int
         share * board.memory_bandwidth, loaded(board.memory_latency, board.load_factor, pool.others_load, pool.saturation),
         board.channels, board.banks, board.row, board.row_cycle, board.interleave, board.turnaround, board.write_batch,
     )  # fmt: skip
-    translation, directory, around = Translation(tlb), Directory(lines), 2.0 * crossing(scenario)
+    translation, directory, around = Translation(tlb), Lines(lines), 2.0 * crossing(scenario)
     rings = {side: DmaEngine(env, f"{name}.ring.{side}", dma, translation, directory, wires[side], around) for side in wires}
     latency = loaded(pool.link.latency, pool.link.load_factor, pool.others_load, pool.saturation)
     rates = {"read": share * pool.link.read_bandwidth, "write": share * pool.link.write_bandwidth}

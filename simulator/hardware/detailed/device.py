@@ -111,9 +111,9 @@ class Device:
                 continue
             route, after = burst.route, burst.hop + 1
             following = route[after] if after < len(route) else None
-            if following is not None and following.backlog >= following.buffer:
+            if following is not None and not following.has_room(burst):
                 since = env.now
-                while following.backlog >= following.buffer:
+                while not following.has_room(burst):
                     yield following.room()
                 self.blocked += env.now - since
             self._release(burst)
@@ -128,12 +128,16 @@ class Device:
 
     def _release(self, burst: Burst) -> None:
         self.backlog -= burst.size
-        if self._room is not None and self.backlog < self.buffer:
+        if self._room is not None:
             room, self._room = self._room, None
             room.succeed()
 
+    def has_room(self, burst: Burst) -> bool:
+        """Whether a burst may be sent here: while the buffer is not full, a large one is cut through."""
+        return self.backlog < self.buffer
+
     def room(self) -> simpy.Event:
-        """Fires when there is room in the buffer."""
+        """Fires when a burst has left the buffer; whoever waits looks again."""
         if self._room is None:
             self._room = self.env.event()
         return self._room

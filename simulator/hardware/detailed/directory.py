@@ -15,7 +15,7 @@ the directory has an entry for it. What an access costs are messages to GPUs, ea
 An entry that is needed while its set is full recalls the least recently used one: every holder is invalidated, dirty data
 is written back. `current` (RdCurr of CXL) is how prefetched pages are read: once written, KV does not change.
 Not modelled: races between messages (an access is atomic); retries.
-Events: none; the DMA engine asks when it takes up a descriptor.
+Events: none; the DMA engine asks when it takes up a descriptor, for many lines at once (`lines.py`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Directory:
         if spec.entries % spec.ways:
             raise ValueError(f"{spec.entries} directory entries are not whole sets of {spec.ways} ways")
         self.spec = spec
-        self.recalls = self.messages = self.written_back = self.look_ups = 0
+        self.recalls = self.messages = self.written_back = 0
         self._held = 0  # entries
         self._sets: list[dict[int, Entry]] = [{} for _ in range(spec.entries // spec.ways)]
 
@@ -108,32 +108,12 @@ class Directory:
 
     def current(self, line: int, gpu: int) -> Cost:
         """An untracked read of the data as it is now."""
-        self.look_ups += 1
         entry = self._set(line).get(line)
         if entry is None or not entry.dirty or entry.owner == gpu:
             return NOTHING
         assert entry.owner is not None
         entry.sharers, entry.owner, entry.dirty = {entry.owner}, None, False
         return self._cost(NOTHING, 1, 1, 1)
-
-    def current_all(self, lines: range, gpu: int) -> int:
-        """`current` of each; round trips, those of different lines at once."""
-        if not self._held:  # nobody has anything that could be dirty
-            self.look_ups += len(lines)
-            return 0
-        return max([self.current(line, gpu).rounds for line in lines], default=0)
-
-    def write_through(self, lines: range, gpu: int) -> int:
-        """`write` and `evict` of each: what is written leaves no copy behind. Round trips as above."""
-        if not self._held:
-            self.look_ups += len(lines)
-            self.written_back += len(lines)
-            return 0
-        rounds = 0
-        for line in lines:
-            rounds = max(rounds, self.write(line, gpu).rounds)
-            self.evict(line, gpu)
-        return rounds
 
     def evict(self, line: int, gpu: int) -> Cost:
         """The GPU gives its copy up."""
@@ -155,7 +135,6 @@ class Directory:
 
     def _entry(self, line: int) -> tuple[Entry, Cost]:
         """The entry of a line, most recently used now, and what making room for it costs."""
-        self.look_ups += 1
         held, cost = self._set(line), NOTHING
         entry = held.pop(line, None)
         if entry is None:

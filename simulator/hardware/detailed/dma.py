@@ -24,7 +24,7 @@ from math import inf
 import simpy
 
 from simulator.hardware.detailed.device import CLASSES, Burst, Device
-from simulator.hardware.detailed.directory import Directory
+from simulator.hardware.detailed.lines import Lines
 from simulator.hardware.detailed.translation import Translation
 from simulator.hardware.fabric import DEMAND, WRITE_BACK
 
@@ -42,7 +42,7 @@ class DmaEngine(Device):
     """One direction. Its service is the descriptor's; the bytes it moves are another device of the route (`DataMover`)."""
 
     def __init__(
-        self, env: simpy.Environment, name: str, spec: DmaParameters, translation: Translation, directory: Directory,
+        self, env: simpy.Environment, name: str, spec: DmaParameters, translation: Translation, directory: Lines,
         wire_weight: float, round_trip: float,
     ):  # fmt: skip
         """`wire_weight`: outstanding bytes per raw byte; `round_trip`: s of a message to a GPU and back."""
@@ -106,7 +106,7 @@ class DmaEngine(Device):
         directory, gpu = self.directory, burst.rank
         lines = directory.lines(burst.address, burst.size)
         if burst.priority == DEMAND:
-            return max([directory.read(line, gpu).rounds for line in lines])
+            return directory.read_all(lines, gpu)
         return directory.write_through(lines, gpu) if burst.priority == WRITE_BACK else directory.current_all(lines, gpu)
 
     def data_time(self, burst: Burst) -> float:

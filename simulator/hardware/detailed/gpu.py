@@ -2,7 +2,7 @@
 
 Modelled: per direction one engine that takes descriptors in turn, `setup` seconds each, and moves bytes between port and HBM
 at the staging rate. For reads it is the last device of the route (writes into HBM), for write-back the first.
-Not modelled: what copies cost the kernels that run beside them (`hardware.gpu`).
+Not modelled: what copies cost the kernels that run beside them (`hardware.interference`).
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 Modelled: a burst waits in the queue of its input (virtual output queues: an input blocked at one output does not block its
 traffic for others) until the arbiter of its output port picks that input; classes are strict, the arbiter decides within a
-class. Port to port takes `latency`, an output carries `port_bandwidth`. The buffer of an output's queues is finite: senders
-wait for it (`Device`).
+class. Port to port takes `latency`, an output carries `port_bandwidth`. The buffer of an output's queues is finite: a sender
+waits while it is full and holds a burst from its own input. (The first of each input goes on while it comes in: packets of all
+inputs take turns, so that a full buffer keeps nobody from its share.)
     round_robin  the inputs in turn
-    weighted     deficit round robin: an input sends up to its quantum of bytes a turn, so large bursts do not crowd out
-                 small ones
+    weighted     deficit round robin: an input sends up to its weight times a quantum of bytes a turn, so large bursts do not
+                 crowd out small ones; inputs that always wait get bytes in proportion to their weights
     deadline     the burst that somebody will need first
 Not modelled: a limit of the crossbar (it is as fast as its ports together), multicast.
 """
@@ -14,7 +15,7 @@ Not modelled: a limit of the crossbar (it is as fast as its ports together), mul
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +30,7 @@ class SwitchParameters:
     latency: float  # s, port to port
     buffer: float  # bytes per output port
     arbitration: str  # a name in ARBITERS
+    weights: tuple[float, ...] = ()  # of the inputs in turn; (): equal
 
 
 class Arbiter(Protocol):
@@ -38,7 +40,7 @@ class Arbiter(Protocol):
 
 
 class RoundRobin:
-    def __init__(self, inputs: int):
+    def __init__(self, inputs: int, weights: Sequence[float] = ()):
         self._last = inputs - 1
 
     def pick(self, inputs: Sequence[deque[Burst]]) -> int:
@@ -51,7 +53,7 @@ class Weighted:
     """Deficit round robin (Shreedhar and Varghese, 1995); weights default to equal."""
 
     def __init__(self, inputs: int, weights: Sequence[float] = (), quantum: float = 4096.0):
-        self._quanta = [quantum * weight for weight in (weights or [1.0] * inputs)]
+        self._quanta = [quantum * (weights[at % len(weights)] if weights else 1.0) for at in range(inputs)]
         self._deficit = [0.0] * inputs
         self._at = -1  # the input whose turn it is
 
@@ -77,14 +79,14 @@ class Weighted:
 
 
 class Deadline:
-    def __init__(self, inputs: int):
+    def __init__(self, inputs: int, weights: Sequence[float] = ()):
         pass
 
     def pick(self, inputs: Sequence[deque[Burst]]) -> int:
         return min((at for at, queue in enumerate(inputs) if queue), key=lambda at: (inputs[at][0].deadline, at))
 
 
-ARBITERS: dict[str, type[RoundRobin] | type[Weighted] | type[Deadline]] = {
+ARBITERS: dict[str, Callable[[int, Sequence[float]], Arbiter]] = {
     "round_robin": RoundRobin,
     "weighted": Weighted,
     "deadline": Deadline,
@@ -97,9 +99,21 @@ class SwitchOutput(Device):
     def __init__(self, env: simpy.Environment, name: str, spec: SwitchParameters, inputs: int, weight: float):
         self.spec = spec
         self.inputs = [[deque[Burst]() for _ in range(inputs)] for _ in range(CLASSES)]
-        self._arbiters = [ARBITERS[spec.arbitration](inputs) for _ in range(CLASSES)]
+        self._arbiters = [ARBITERS[spec.arbitration](inputs, spec.weights) for _ in range(CLASSES)]
         self._waiting = [0] * CLASSES
+        self._from = [0] * inputs  # bursts on their way or waiting
         super().__init__(env, name, spec.port_bandwidth, weight, spec.latency, spec.buffer)
+
+    def has_room(self, burst: Burst) -> bool:
+        return self.backlog < self.buffer or not self._from[burst.source]
+
+    def send(self, burst: Burst, delay: float = 0.0) -> None:
+        self._from[burst.source] += 1
+        super().send(burst, delay)
+
+    def _release(self, burst: Burst) -> None:
+        self._from[burst.source] -= 1
+        super()._release(burst)
 
     def _take(self, burst: Burst) -> None:
         self.inputs[burst.priority][burst.source].append(burst)

@@ -52,11 +52,12 @@ def slices(scenario: ScenarioResolved) -> int:
     pool, ranks = scenario.pool, scenario.gpus.tensor_parallel
     assert pool is not None
     own = ports(scenario)
-    if own * pool.gpus_per_port != ranks or pool.placement == "hash":
+    uneven = pool.placement == "hash" or any(switch.weights for switch in (pool.switch, pool.leaf) if switch)
+    if own * pool.gpus_per_port != ranks or uneven:
         return 1
     parts = gcd(pool.boards, own)
     if pool.switch:
-        parts = gcd(parts, min(own, pool.switch.uplinks))
+        parts = gcd(parts, min(own, ceil(pool.switch.uplinks)))
     if pool.leaf:
         parts = gcd(parts, pool.leaves)
     return parts
@@ -105,7 +106,7 @@ class FarSystem:
         room = port.credits / self.read_wire
         self._staging = [CopyEngine(env, f"gpu.{n}.staging", staging, self.read_wire, room) for n in range(self.ranks)]
         inputs = self.count * pool.links_per_board
-        root_outputs = min(ports(scenario), pool.switch.uplinks) if pool.switch else 0
+        root_outputs = min(ports(scenario), ceil(pool.switch.uplinks)) if pool.switch else 0  # degraded: not a whole number
         self._roots_read, self._roots_write = self._outputs("switch", pool.switch, inputs, root_outputs)
         leaf_outputs = pool.leaves * pool.leaf.uplinks if pool.leaf else 0
         self._leaves_read, self._leaves_write = self._outputs("leaf", pool.leaf, inputs, leaf_outputs)
@@ -121,7 +122,8 @@ class FarSystem:
         share = left_over(pool) if name == "leaf" else min(1.0, switch.uplinks * left_over(pool) / outputs)
         found: list[list[SwitchOutput]] = []
         for side, weight in (("read", self.read_wire), ("write", self.write_wire)):
-            spec = SwitchParameters(share * switch.port_bandwidth, latency, switch.buffer / weight, switch.arbitration)
+            rate, buffer = share * switch.port_bandwidth, switch.buffer / weight
+            spec = SwitchParameters(rate, latency, buffer, switch.arbitration, switch.weights)
             count = range(max(1, outputs // self.slices))
             found.append([SwitchOutput(self.env, f"{name}.{n}.{side}", spec, max(inputs, self.ranks), weight) for n in count])
         return found[0], found[1]
@@ -147,8 +149,7 @@ class FarSystem:
             transfer.done.succeed(transfer)
             return transfer
         each = size / self.ranks
-        largest = self.burst * (self.train or train_of(min(each, PIECES * most), self.burst))
-        count = max(1, ceil(each / largest - 1e-9))
+        trains = self._trains(each, self.train or train_of(min(each, PIECES * most), self.burst))
         write = priority == WRITE_BACK
         self.asked["write" if write else "read"] += size
         # ranks lie one after the other and share no coherence line
@@ -169,11 +170,12 @@ class FarSystem:
             if not transfer.left:
                 transfer.done.succeed(transfer)
 
-        for number in range(count):
-            part = largest if number < count - 1 else each - largest * (count - 1)
+        left = each
+        for descriptors in trains:
+            part = min(left, descriptors * self.burst)
+            left -= part
             for rank in range(self.ranks):
                 board = self.boards[self._place()]
-                descriptors = max(1, ceil(part / self.burst - 1e-9))
                 way = self._write_route(board, rank) if write else self._read_route(board, rank)
                 burst = Burst(part, descriptors, priority, rank, int(board.placed[rank]), way, delivered, deadline)
                 burst.source = rank if write else self.boards.index(board)
@@ -188,6 +190,14 @@ class FarSystem:
         else:
             self._post(transfer)
         return transfer
+
+    def _trains(self, each: float, most: int) -> list[int]:
+        """Descriptors of each burst to one rank: at most about `most`, as equal as whole descriptors allow, and as many bursts
+        as share out evenly over the boards, so that a train loads no board more than its descriptors would."""
+        descriptors = max(1, ceil(each / self.burst - 1e-9))
+        count, turn = -(-descriptors // most), self.count // gcd(self.count, self.ranks)
+        count = min(descriptors, -(-count // turn) * turn)
+        return [descriptors // count + (number < descriptors % count) for number in range(count)]
 
     def _post(self, transfer: Transfer) -> None:
         for burst in transfer.bursts:
@@ -243,8 +253,7 @@ class FarSystem:
         for burst in transfer.bursts:
             ring = burst.route[0]
             if burst.priority == DEMAND and isinstance(ring, DmaEngine):
-                for line in ring.directory.lines(burst.address, burst.size):
-                    ring.directory.evict(line, burst.rank)
+                ring.directory.evict_all(ring.directory.lines(burst.address, burst.size), burst.rank)
 
     def cancel(self, transfer: Transfer) -> float:
         """Nobody will read it any more: drop what has not been taken up; its raw bytes. Its `done` may never fire."""

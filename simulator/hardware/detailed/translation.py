@@ -11,7 +11,6 @@ Events: none; the DMA engine asks when it takes up a descriptor.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,6 @@ class TranslationParameters:
         """Bytes that are translated without a walk once they have been touched."""
         return self.entries * self.page
 
-    @property
-    def walk_rate(self) -> float:
-        """Bytes/s of a stream that always misses."""
-        return self.page / self.walk if self.walk > 0.0 else inf
-
 
 class Translation:
     def __init__(self, spec: TranslationParameters):
@@ -43,11 +37,21 @@ class Translation:
 
     def look_up(self, address: float, size: float) -> int:
         """Translate a range; returns how many of its pages had to be walked."""
-        page = self.spec.page
+        page, entries = self.spec.page, self.spec.entries
         first, last = int(address // page), int(-(-(address + size) // page))
+        missed = self._touch(range(first, min(last, first + entries)))
+        if last > first + entries:  # the TLB is full of this range now: the rest misses, and its end is what stays
+            missed += last - first - entries
+            self._touch(range(max(first, last - entries), last))
+        self.misses += missed
+        self.hits += last - first - missed
+        return missed
+
+    def _touch(self, pages: range) -> int:
+        """The pages become the youngest of their sets; returns how many of them were not there."""
         sets, ways, missed = self._sets, self.spec.ways, 0
         count = len(sets)
-        for number in range(first, last):
+        for number in pages:
             held = sets[number % count]
             if number in held:
                 del held[number]  # and in again, as the youngest
@@ -56,8 +60,6 @@ class Translation:
                 if len(held) >= ways:
                     del held[next(iter(held))]
             held[number] = None
-        self.misses += missed
-        self.hits += last - first - missed
         return missed
 
     def shoot_down(self, address: float, size: float) -> int:

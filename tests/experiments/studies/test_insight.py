@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from simulator import Scenario
 from simulator.experiments.studies.sensitivity import saltelli
 from simulator.experiments.studies.sweep import SweepResult, sweep
 from tests.experiments.studies.worlds import Here, study
@@ -158,3 +159,18 @@ def test_parameters_that_an_arm_does_not_have(tmp_path: Path, here: Here):
     rows = {(row["arm"], row["parameter"]): row for row in result.insight["analyses"]["elasticity"]}
     assert rows["gpu_only", LINK]["elasticity"] is None and "has no value" in rows["gpu_only", LINK]["error"]
     assert rows["pool", LINK]["elasticity"] not in (None, nan)
+
+
+def test_one_arm_against_another(tmp_path: Path, here: Here):
+    """Decompression at the GPU takes 1 / ratio of the link's time: that much more throughput at both bandwidths, in pairs.
+
+    Would catch: pairs of unequal points, the arms the wrong way round. 0.5 %: latencies and the last layer are not bytes.
+    """
+    result = bound(tmp_path, {"versus": {"arm": "fpga", "metric": DECODE}}, axes={LINK: ["1 GB/s", "2 GB/s"]})
+    (row,) = result.insight["analyses"]["versus"]
+    ratio = Scenario.load(ROOT / "scenarios" / "dense_mha_bound.yaml").resolved.kv.codec.ratio
+    assert (row["arm"], row["against"], row["n"]) == ("gpu", "fpga", 2)
+    assert row["value"] / row["baseline"] == pytest.approx(ratio, rel=0.005)
+    assert row["difference"] == pytest.approx(row["value"] - row["baseline"], rel=1e-12)
+    (sentence,) = result.insight["sentences"]
+    assert "of 'gpu' is" in sentence and "of 'fpga' (+22" in sentence

@@ -1,0 +1,88 @@
+"""One replica of a simulation and what belongs to it: its recorder, its far memory, its share of the requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import simpy
+
+from simulator.experiments.streams import stream
+from simulator.hardware.faults import Schedule
+from simulator.kvcache.geometry import Geometry, geometry
+from simulator.kvcache.identity import needs_table, paged
+from simulator.metrics.recorder import Recorder
+from simulator.metrics.steps import StepLaw, StepTimes, shapes
+from simulator.scenario.resolved import ScenarioResolved
+from simulator.scheduler.detailed import DetailedFar
+from simulator.scheduler.engine import Engine
+from simulator.scheduler.far import FarMemory
+from simulator.scheduler.faults import Faults
+from simulator.scheduler.lockstep import Lockstep
+from simulator.scheduler.paged import PagedFar
+from simulator.scheduler.work import Work
+
+
+@dataclass
+class Server:
+    """A replica (or those in lock step); `scenario` is that of one of its group."""
+
+    name: str
+    scenario: ScenarioResolved
+    geometry: Geometry
+    recorder: Recorder
+    engine: Engine | Lockstep
+    far: FarMemory | None
+    group: str = ""
+    role: str = "both"
+    requests: list[int] | None = field(default=None)  # those that it got, of a simulation of several; None: all
+
+    def law(self) -> StepLaw:
+        """The step model's times for every shape of step that occurred."""
+        model, runs = self.engine.model, self.recorder.runs.arrays()
+        times = {}
+        for tokens, rows, kernels in shapes(runs)[0]:
+            parts = model.parts(tokens, rows, kernels)
+            base, streaming_computing = model.base(tokens, rows, kernels), model.load(tokens, rows)
+            times[tokens, rows, kernels] = StepTimes(
+                base, parts.compute, parts.hbm, parts.collective, parts.launch, model.unit_time(tokens), *streaming_computing
+            )
+        swap = self.engine.replicas[0].swap
+        path = self.far.nominal if self.far else swap.path if swap else None
+        kind = path.bound_kind if path else "link"
+        return StepLaw(model.host, model.host_per_sequence, model.attention_part, model.unit_load(), times, kind)
+
+
+def server(
+    env: simpy.Environment, scenario: ScenarioResolved, work: Work, recorder: Recorder, coalesce: bool = True,
+    check: bool = False, far_memory: type[FarMemory] | None = None, number: int | None = None, far: FarMemory | None = None,
+) -> Server:  # fmt: skip
+    """A replica that serves `work`; of several, the one with this `number`, which is fed. `far`: its far memory, if made."""
+    sizes, kv, pages = geometry(scenario), scenario.kv, None
+    pool = scenario.pool if scenario.scheduler.preemption != "swap_pool" else None  # then nothing is read from it in place
+    if pool is None:
+        sizes = replace(sizes, l3_blocks=0)
+    engine: Engine | Lockstep
+
+    def draws(name: str) -> np.random.Generator:
+        return stream(scenario.seed, f"{name} {number}" if number else name)
+
+    if far is not None:
+        pass
+    elif pool and kv.sharing != "prefix" and needs_table(kv.selection, kv.placement, scenario.prefetch.predictor):
+        table = PagedFar(scenario, sizes, draws("prefetch"), check)
+        pages = paged(scenario, sizes, table.refetch_seconds, draws("selection"))
+        table.attach(pages)
+        far = table
+    elif pool and scenario.devices == "detailed" and far_memory is None:
+        far = DetailedFar(scenario, sizes, draws("prefetch"), draws("placement"), lambda: engine.clock)
+    elif pool:
+        far = (far_memory or FarMemory)(scenario, sizes, draws("prefetch"), check)
+    if scenario.gpus.data_parallel > 1:
+        engine = Lockstep(env, scenario, sizes, work, recorder)
+    else:
+        engine = Engine(env, scenario, sizes, work, recorder, far, coalesce, pages, fed=number is not None)
+        if scenario.faults and pool and far:
+            schedule = Schedule(pool, scenario.faults, stream(scenario.seed, "faults"))
+            engine.faults = Faults(scenario, schedule, engine, far)
+    return Server("replica 0" if number is None else f"replica {number}", scenario, sizes, recorder, engine, far)

@@ -1,0 +1,205 @@
+"""Several replicas in a scenario.
+
+    cluster:
+      replicas: 4                             # alike; or groups, each alike
+      routing: least_outstanding
+      gpus: {type: h100-sxm, count: 1}        # of a replica; of those groups that do not name their own
+      groups:
+        - {name: prompts, role: prefill, replicas: 2}
+        - {name: tokens, role: decode, replicas: 4, gpus: {type: a100-80gb-sxm, count: 2}, scheduler: {max_batch: 128}}
+      transfer: {link: infiniband-ndr, count: 1, threshold: 256 tokens}
+      kv_pool: {..., shared: true}            # one pool for all; false: one for each replica
+
+A group is the scenario with its own `gpus`, `scheduler` and `kv` (l1, l2, blocks) over the common ones: it is resolved and
+checked as a scenario of one replica (`sources_of`), so that whatever is wrong is said as for one, at the group's line. `gpus`
+with a type stand for themselves; without one they change single fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from math import inf
+from typing import Annotated, Any, Literal
+
+from pydantic import field_validator
+
+from simulator.errors import Problem
+from simulator.scenario import resolved as r
+from simulator.scenario.parts import Label, LinkPart, Section, Whole, default
+from simulator.scenario.quantities import Tokens, refuse
+from simulator.scenario.source import Source, Where, below
+
+OWN_KV = ("l1", "l2", "blocks")
+_GROUPS: Where = ("cluster", "groups")
+_OWN = {("cluster", "gpus"): "gpus", ("scheduler",): "scheduler", ("kv",): "kv"}  # where a group's own sections go
+
+
+class GroupPart(Section):
+    """Replicas that are alike."""
+
+    name: Label | None = default(None, "a label for results; default: the role")
+    role: Literal["both", "prefill", "decode"] = default("both", "which part of a request its replicas compute")
+    replicas: Whole = 1
+    gpus: dict[str, Any] | str | None = default(None, "of one replica, as cluster.gpus")
+    scheduler: dict[str, Any] | None = default(None, "over the common scheduler")
+    kv: dict[str, Any] | None = default(None, "l1, l2, blocks over the common kv")
+
+    @field_validator("kv")
+    @classmethod
+    def _own(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        for name in value or ():
+            if name not in OWN_KV:
+                raise refuse(f"a group has no {name} of its own; it may have {', '.join(OWN_KV)}", at=(name,))
+        return value
+
+
+class TransferPart(Section):
+    """Of KV, from where prompts are computed to where they are decoded; the ports of the GPUs come on top."""
+
+    link: LinkPart
+    count: Whole = default(1, "links that all replicas share")
+    threshold: Annotated[int, Tokens()] = default("1 token", "shorter prompts are computed where they are decoded")
+
+
+def sources_of(source: Source) -> list[Source]:
+    """The source of each group as that of a scenario of one replica; none without groups. Before presets are filled in."""
+    groups = source.get(_GROUPS)
+    found = []
+    for index, group in enumerate(groups if isinstance(groups, list) else ()):
+        if isinstance(group, dict):
+            found.append(_source_of(source, str(index), group))
+    return found
+
+
+def _source_of(source: Source, index: str, group: dict[str, Any]) -> Source:
+    data = deepcopy(source.data)
+    for name in ("groups", "replicas", "transfer", "routing"):
+        data["cluster"].pop(name, None)
+    if isinstance(data["cluster"].get("kv_pool"), dict):
+        data["cluster"]["kv_pool"].pop("shared", None)
+    own = Source(data, source.whole, dict(source.keys), dict(source.values), dict(source.spoken))
+    for path, name in _OWN.items():
+        given, at = group.get(name), (*_GROUPS, index, name)
+        if given is None:
+            continue
+        common = own.get(path)
+        alone = name == "gpus" and (isinstance(given, str) or "type" in given)
+        if alone or not isinstance(given, dict) or not isinstance(common, dict):
+            _take(own, source, path, at, deepcopy(given))
+            continue
+        for key, value in given.items():
+            _take(own, source, (*path, key), (*at, key), deepcopy(value))
+    return own
+
+
+def _take(own: Source, source: Source, path: Where, at: Where, value: Any) -> None:
+    """What the user wrote at `at` stands at `path`, and is spoken of as written."""
+    own.put(path, value, source.place(at))
+    depth = len(at)
+    for known in [known for known in source.keys if known[:depth] == at]:
+        own.keys[(*path, *known[depth:])] = source.keys[known]
+        own.values[(*path, *known[depth:])] = source.values[known]
+        own.spoken[(*path, *known[depth:])] = known
+
+
+def common_gpus(source: Source) -> None:
+    """Where only groups say what their GPUs are, those of the first stand for the common ones."""
+    first = below(source.get(_GROUPS), "0")
+    if not source.has(("cluster", "gpus")) and isinstance(first, dict) and first.get("gpus") is not None:
+        own = _source_of(source, "0", first)
+        _take(source, source, ("cluster", "gpus"), (*_GROUPS, "0", "gpus"), own.get(("cluster", "gpus")))
+
+
+def note_presets(source: Source, index: int, own: Source) -> None:
+    """What presets gave to a group's GPUs and scheduler, for the sources of its values."""
+    for path, name in _OWN.items():
+        for known, place in own.values.items():
+            if known[: len(path)] == path:
+                source.values.setdefault((*_GROUPS, str(index), name, *known[len(path) :]), place)
+
+
+def resolve_cluster(cluster: Any, base: r.ScenarioResolved, groups: list[r.ScenarioResolved]) -> r.Cluster:
+    """`cluster`: the checked section; `groups`: each as a scenario of one replica."""
+    pool, way = cluster.kv_pool, cluster.transfer
+    shared = pool is None or pool.shared
+    found = [
+        r.Group(part.name or part.role, part.role, part.replicas, own.gpus, own.scheduler, own.kv)
+        for part, own in zip(cluster.groups, groups, strict=True)
+    ]
+    if not found and cluster.replicas > 1:
+        found = [r.Group("replicas", "both", cluster.replicas, base.gpus, base.scheduler, base.kv)]
+    if not found:
+        return r.ONE_REPLICA
+    transfer = None
+    if way is not None:
+        used = way.link
+        link = r.Link(used.label, used.read_bandwidth, used.write_bandwidth, used.latency, 0.0, inf, 0.0, 0.0, 0.0)
+        transfer = r.Transfer(link, way.count, way.threshold)
+    return r.Cluster(tuple(found), cluster.routing, shared, transfer)
+
+
+def cluster_checks(scenario: r.ScenarioResolved, cluster: Any, source: Source) -> Iterator[Problem]:
+    """What groups, pool and transfer must agree on."""
+    several = bool(cluster.groups) or cluster.replicas > 1
+    if cluster.groups and source.has(("cluster", "replicas")):
+        yield source.problem(("cluster", "replicas"), "groups say how many replicas each of them has; remove it")
+    names = [part.name or part.role for part in cluster.groups]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            message = f"two groups are called '{name}'; results could not tell them apart"
+            yield source.problem((*_GROUPS, str(index)), message, "give them a name: each")
+    roles = {part.role for part in cluster.groups}
+    if "prefill" in roles and "decode" not in roles:
+        yield source.problem(
+            _GROUPS, "prompts are computed by a prefill group, but no group decodes", "add one with role: decode"
+        )
+    if "decode" in roles and not roles & {"prefill"}:
+        yield source.problem(_GROUPS, "a decode group gets its prompts from a prefill group, and there is none")
+    if "both" in roles and len(roles) > 1:
+        yield source.problem(_GROUPS, "a group that does both beside a prefill/decode split is not modelled")
+    if "prefill" in roles and cluster.transfer is None:
+        message = "KV goes from the prefill to the decode group; say how"
+        yield source.problem(_GROUPS, message, "write for example cluster.transfer: {link: infiniband-ndr}")
+    if cluster.transfer is not None and "prefill" not in roles:
+        yield source.problem(("cluster", "transfer"), "no group computes prompts for another one; remove it")
+    for name in ("credits", "load_factor", "power", "price", "requests"):
+        written = source.values.get(("cluster", "transfer", "link", name))
+        if written is not None and not written.preset:
+            message = f"{name} is not used between replicas; remove it"
+            yield source.problem(("cluster", "transfer", "link", name), message)
+    if not several:
+        if source.has(("cluster", "routing")):
+            yield source.problem(("cluster", "routing"), "there is one replica, and nothing to route; remove it")
+        if source.has(("cluster", "kv_pool", "shared")):
+            yield source.problem(("cluster", "kv_pool", "shared"), "there is one replica, which shares with nobody; remove it")
+        return
+    count = sum(part.replicas for part in cluster.groups) or cluster.replicas
+    at: Where = _GROUPS if cluster.groups else ("cluster", "replicas")
+    if scenario.faults:
+        yield source.problem(("faults",), f"faults of {count} replicas are not modelled; use one replica")
+    if scenario.devices == "detailed":
+        yield source.problem(("devices",), f"detailed devices of {count} replicas are not modelled", "write devices: fluid")
+    parallel = [group.gpus.data_parallel for group in scenario.cluster.groups]
+    if max(parallel, default=1) > 1:
+        yield source.problem(at, "several groups of replicas in lock step (data_parallel) are not modelled")
+    pool = scenario.pool
+    swap = any(group.scheduler.preemption == "swap_pool" for group in scenario.cluster.groups)
+    if pool is not None and scenario.cluster.pool_shared and swap:
+        message = "swaps of several replicas to one pool are not modelled"
+        yield source.problem(("scheduler", "preemption"), message, "write cluster.kv_pool.shared: false")
+    if pool is not None and pool.shared_by > 1 and scenario.cluster.pool_shared:
+        message = f"shared_by is for replicas that are not simulated; the {count} of this scenario share the pool themselves"
+        yield source.problem(("cluster", "kv_pool", "shared_by"), message, "remove it, or write shared: false")
+
+
+def cluster_document(scenario: r.ScenarioResolved, parts: Any) -> dict[str, Any]:
+    """The keys of `cluster` beside gpus and kv_pool; `parts(group)` gives the sections of a group as plain data."""
+    cluster = scenario.cluster
+    if not cluster.groups:
+        return {"replicas": 1}
+    found: dict[str, Any] = {"routing": cluster.routing}
+    found["groups"] = [
+        {"name": group.name, "role": group.role, "replicas": group.count, **parts(group)} for group in cluster.groups
+    ]
+    return found

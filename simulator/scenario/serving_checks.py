@@ -1,0 +1,62 @@
+"""What batching, queue, preemption and admission need of the other sections, or do not go with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from simulator.errors import Problem
+from simulator.scenario.resolved import ScenarioResolved
+from simulator.scenario.schema import ScenarioFile
+from simulator.scenario.source import Source, Where
+
+
+def serving_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
+    """Batching and preemption beside what they do not go with."""
+    steps, pool, kv, at = scenario.scheduler, scenario.pool, scenario.kv, ("scheduler", "preemption")
+    swaps = steps.preemption != "recompute"
+    if steps.preemption == "swap_pool" and pool is None:
+        yield source.problem(at, "there is no cluster.kv_pool to swap to", "add one, or write preemption: swap_host")
+    if steps.preemption == "swap_host" and pool is not None:
+        message = "swaps to the host beside a kv_pool are not modelled: both would use the GPUs' ports"
+        yield source.problem(at, message, "write preemption: recompute, or swap_pool for a pool that holds nothing else")
+    if swaps and kv.sharing == "prefix":
+        yield source.problem(at, f"{steps.preemption} beside a prefix cache is not modelled", "write preemption: recompute")
+    if swaps and scenario.gpus.data_parallel > 1:
+        yield source.problem(at, f"{steps.preemption} of replicas in lock step is not modelled", "write preemption: recompute")
+    if steps.preemption == "swap_pool":
+        unused: tuple[tuple[Where, bool], ...] = (
+            (("prefetch", "predictor"), scenario.prefetch.predictor != "none"),
+            (("faults",), bool(scenario.faults)),
+            (("devices",), scenario.devices == "detailed"),
+            (("kv", "selection", "kind"), kv.selection.kind == "pages"),
+        )
+        message = "with preemption: swap_pool nothing is read from the pool in place; remove it"
+        yield from (source.problem(path, message) for path, is_used in unused if is_used)
+    if steps.batching == "prefill_first":
+        if scenario.gpus.data_parallel > 1:
+            yield source.problem(("scheduler", "batching"), "prefill_first of replicas in lock step is not modelled")
+        if pool is not None and _by_identity(scenario):
+            message = "prefill_first beside pages by identity (drawn ones, evictions but split and lru) is not modelled"
+            yield source.problem(("scheduler", "batching"), message)
+    classes = scenario.slo.classes
+    if steps.queue == "earliest_deadline" and all(one.ttft is None for one in classes):
+        message = "earliest_deadline goes by ttft, and there is none"
+        yield source.problem(("scheduler", "queue"), message, "write slo: {ttft: 2 s}")
+    if steps.queue == "priority" and len({one.priority for one in classes}) == 1:
+        message = "priority goes by the priority of slo.classes, which are all the same"
+        yield source.problem(("scheduler", "queue"), message, "write queue: fcfs, or classes of different priority")
+    if steps.queue.startswith("fair") and not scenario.tenants:
+        message = f"{steps.queue} is between tenants, and there are none"
+        yield source.problem(("scheduler", "queue"), message, "write tenants: [{name: a}, {name: b}]")
+    if steps.queue == "fair_far" and (pool is None or steps.preemption == "swap_pool"):
+        message = "fair_far goes by the bytes read from far memory, and nothing is read from there"
+        yield source.problem(("scheduler", "queue"), message, "write queue: fair")
+    if steps.admission == "deadline" and all(one.ttft is None for one in classes):
+        yield source.problem(("scheduler", "admission"), "deadline goes by ttft, and there is none", "write slo: {ttft: 2 s}")
+
+
+def _by_identity(scenario: ScenarioResolved) -> bool:
+    """Pages matter one by one."""
+    placement = scenario.kv.placement
+    plain = placement.l2 == "exclusive" and placement.write_back == "lazy" and placement.eviction in ("split", "lru")
+    return scenario.kv.selection.kind == "pages" or not plain or scenario.prefetch.predictor == "history"

@@ -1,0 +1,62 @@
+"""A planned step against far memory, whichever kind that is: counted, page by page, or shared with other replicas.
+
+Events: none of its own; where replicas share a pool, time passes in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import simpy
+
+from simulator.hardware.interference import Slow
+from simulator.scheduler.far import FarMemory, FarStep
+from simulator.scheduler.paged import PagedFar
+from simulator.scheduler.planning import PlannedReplica, StepPlan
+from simulator.scheduler.queues import Fair
+from simulator.scheduler.shared import SharedFar
+
+
+def far_step(
+    replica: PlannedReplica, far: FarMemory, run: int, plan: StepPlan, layer: float, duration: float, slow: Slow, scores: float
+) -> Generator[simpy.Event, None, float]:  # fmt: skip
+    """The step against far memory, `layer` seconds of computation a layer: its duration."""
+    residency, model = replica.residency, replica.model
+    (reading_far, reading), decodes = plan.far, max(1, plan.decodes)
+    before = far.moved, far.sent, far.counts.useless
+    host, head = model.host_time(plan.rows), model.head(plan.rows).total
+    if isinstance(far, PagedFar):
+        step = far.paged_step(replica.batch.ending_next(), host, layer, head, plan.produced, duration, slow, decodes, scores)
+        _record(replica, run, step, reading - step.reads.asked, before)
+        return step.duration
+    pages = residency.layers(reading_far, reading, model.layers)
+    evicted = residency.take_evicted()
+    if evicted:
+        far.evicted(evicted)
+    asked = sum(pages)
+    lost = replica.lost(plan.far, plan.decodes) if asked else 0.0
+    if isinstance(far, SharedFar):  # time passes in it
+        played = far.play(pages, lost, host, layer, head, plan.produced, decodes, scores) if asked else None
+        step = yield from played or far.play_unread(plan.produced, duration)
+    elif asked:
+        if replica.reuse is not None:
+            replica.reuse.busy(replica.clock, asked * replica.geometry.layer_bytes / far.path.read_rate)
+        step = far.step(pages, lost, host, layer, head, plan.produced, slow, decodes, scores)
+    else:
+        step = far.unread(plan.produced, duration, slow)
+    if replica.reuse is not None:
+        step.reads.add(replica.reuse.settled())
+    _record(replica, run, step, reading * model.layers - asked, before)
+    return step.duration
+
+
+def _record(replica: PlannedReplica, run: int, step: FarStep, near: int, before: tuple[int, float, int]) -> None:
+    reads = step.reads
+    if isinstance(replica.queue, Fair) and reads.asked:
+        weights = replica.readers.reading
+        size = reads.asked * replica.geometry.layer_bytes / max(1, sum(weights.values()))
+        replica.queue.reads((request, weight * size) for request, weight in weights.items())
+    replica.recorder.far.append(
+        (run, step.duration, step.stall, step.codec, step.writeback, near, reads.asked, reads.demand, reads.in_time,
+         reads.late, step.staged, step.dragged, step.predicting, *before)
+    )  # fmt: skip

@@ -1,0 +1,228 @@
+"""Times of the steps of a replica whose KV policies go beyond the model's own cache: the composition law on the step model.
+
+    decode attention   units of `kvcache.policies.law` * time of a dense token (the longer of its bytes and its FLOPs)
+    layers             layers that run for one token in B: the step's tokens / B, at least one, as often as there is one
+    passes             a step gives each sequence one token; it takes `passes` of a pass over `width` tokens a sequence, and
+                       drafts. Rows that complete a prompt count as decodes
+    prompts            `work` tokens computed for each kept one; attention over prompts by group: windows cut it, selection
+                       with stage `both` reads what it selects and pays `index_flops`
+    elsewhere          attention at host or near data: `placement`; KV of prompts goes over the link
+    sharded latent     decode attention with all heads over 1/TP of the latent, and one more all-reduce a layer
+
+Not modelled: sequences that accept different numbers of drafted tokens in a step (every step is the mean one), projections
+that a layout saves or adds, attention among the tokens that a pass computes again, updates of states (their bytes count).
+No events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from simulator.hardware import attention, collective, power
+from simulator.hardware.gemm import ACTIVATION_BYTES
+from simulator.hardware.gpu import StepModel
+from simulator.hardware.operator import Operator, Parts
+from simulator.hardware.windows import cut_to_window
+from simulator.kvcache.policies import law, layout, loop, placement, retention, selection, sharing, topology
+from simulator.kvcache.policies.curve import IDENTITY
+from simulator.scenario.resolved import ScenarioResolved
+
+NAMES = ("compute", "hbm", "collective", "launch")
+LARGE = 4096  # tokens of a step that is bound by compute: what one more costs there
+
+
+class PolicySteps(StepModel):
+    def __init__(self, scenario: ScenarioResolved):
+        spec, self.policies = scenario.scheduler, scenario.kv.policies
+        self.selection = scenario.kv.selection
+        super().__init__(scenario.model, scenario.gpus, spec.host_overhead, spec.host_per_sequence)
+        policies = self.policies
+        self.one_kernel = False
+        self.width, self.passes_each = loop.width(policies.loop), loop.passes(policies.loop)
+        self.drafting, self.work = loop.drafting(policies.loop), retention.work(policies.retention)
+        self.host, self.host_per_sequence = self.host * self.passes_each, self.host_per_sequence * self.passes_each
+        self._runs: dict[float, float] = {}  # run every so many tokens -> share of the layers
+        for group in layout.groups_of(policies.layout):
+            self._runs[group.run_every] = self._runs.get(group.run_every, 0.0) + group.share
+        self._pass: dict[tuple[int, int, int], Parts] = {}
+        self._set_attention()
+
+    def _set_attention(self) -> None:
+        policies, model = self.policies, self.model
+        if policies.latent == "sharded":
+            heads, kv_heads, size, element = self._decode_shape
+            share = topology.shares(policies.latent, self.ranks)
+            self._decode_shape = heads * self.ranks, kv_heads, size * share, element
+        one = self.decode_attention(1)
+        self.memory, self.compute = one.memory_s, one.compute_s * self.width
+        self.elsewhere = policies.compute.at != "gpu"
+        if self.elsewhere:
+            self.memory = placement.attention_seconds(policies.compute, model.kv_bytes_per_token_layer)
+            self.compute = 0.0
+        self.token = max(self.memory, self.compute)
+        curve = law.read(policies, self.selection, model, self.memory, self.compute)
+        bytes_only = law.read(policies, self.selection, model, self.memory, 0.0)
+        self.attention_is_compute = curve.slope * self.token > bytes_only.slope * self.memory * (1 + 1e-9)
+        if policies.loop.recompute:
+            more = (super().layer(2 * LARGE).total - super().layer(LARGE).total) / LARGE
+            curve = curve + IDENTITY.times(policies.loop.recompute * more / self.token)
+            self.attention_is_compute = True
+        self.law = law.Law.of(curve)
+        plain = max(one.memory_s, one.compute_s)
+        self.attention_per_token = self.passes_each * (self.token + self.drafting * plain) / law.UNITS
+        self._unit_time = self.layers * self.attention_per_token
+
+    @property
+    def attention_part(self) -> str:
+        return "pool_memory" if self.elsewhere else super().attention_part
+
+    def shared_units(self, distinct: float, reads: float) -> int:
+        """What reading shared tokens once takes less, in units; negative or 0."""
+        if not reads:
+            return 0
+        seconds = sharing.shared_seconds(distinct, reads, self.memory, self.compute)
+        return round((seconds / self.token - reads) * law.UNITS)
+
+    # steps
+
+    @property
+    def _dense(self) -> bool:
+        """Layers and head are those of a dense step: only attention differs, if anything."""
+        same = (self.width, self.passes_each, self.drafting, self.work) == (1, 1.0, 0.0, 1.0)
+        return same and list(self._runs) == [1.0] and not self.elsewhere and self.policies.latent == "replicated"
+
+    def parts(self, tokens: int, rows: int, attentions: int = 1) -> Parts:
+        if self._dense:
+            return super().parts(tokens, rows, attentions)
+        decodes = min(rows, tokens)
+        prompt = round((tokens - decodes) * self.work)
+        many, once, drafts = decodes * self.width, self.passes_each, self.drafting
+        found = self._one_pass(many, many, attentions)
+        every = [once * getattr(found, name) for name in NAMES]
+        if drafts:
+            draft = self._one_pass(decodes, decodes, attentions)
+            every = [value + once * drafts * getattr(draft, name) for value, name in zip(every, NAMES)]
+        if prompt:  # what it adds to the pass; of the parts of both together, as an operator may change its bound
+            whole = self._one_pass(many + prompt, many, attentions)
+            share = 1.0 + (sum(every) - found.total) / whole.total
+            every = [share * getattr(whole, name) for name in NAMES]
+        return Parts(*every)
+
+    def _one_pass(self, tokens: int, rows: int, attentions: int) -> Parts:
+        """All layers and the head for these tokens; nothing for none."""
+        key = (tokens, rows, attentions)
+        found = self._pass.get(key)
+        if found is None:
+            if tokens == 0:
+                return Parts(0.0, 0.0, 0.0, 0.0)
+            sums = [getattr(self.head(rows), name) for name in NAMES]
+            for every, share in self._runs.items():
+                layer = self.layer(max(1, round(tokens / every)), attentions)
+                factor = self.layers * share * min(1.0, tokens / every)
+                sums = [value + factor * getattr(layer, name) for value, name in zip(sums, NAMES)]
+            sums[NAMES.index("collective")] += self.layers * self._exchanges(rows)
+            found = self._pass[key] = Parts(*sums)
+        return found
+
+    def _exchanges(self, rows: int) -> float:
+        """Seconds a layer of what decodes send: to where attention is computed, to ranks with the rest of a latent."""
+        seconds, policies = 0.0, self.policies
+        if self.elsewhere and rows:
+            seconds += placement.exchange_seconds(policies.compute, self.model, rows)
+        if policies.latent == "sharded":
+            size = rows * topology.partial_outputs(self.model) * ACTIVATION_BYTES
+            seconds += collective.all_reduce(self.gpu, self.ranks, size)
+        return seconds
+
+    def base(self, tokens: int, rows: int, attentions: int = 1) -> float:
+        time = self._base.get((tokens, rows, attentions))
+        if time is None:
+            if self._dense:
+                return super().base(tokens, rows, attentions)
+            time = self._base[tokens, rows, attentions] = self.host_time(rows) + self.parts(tokens, rows, attentions).total
+        return time
+
+    def load(self, tokens: int, rows: int) -> tuple[float, float]:
+        decodes = min(rows, tokens)
+        many, prompt = decodes * self.width, round((tokens - decodes) * self.work)
+        found = self._load(many, many)
+        drafts, whole = self._load(decodes, decodes), self._load(many + prompt, many)
+        run, once = layout.layers_run(self.policies.layout), self.passes_each
+        streaming, computing = (
+            run * (once * (one + self.drafting * draft) + every - one) for one, draft, every in zip(found, drafts, whole)
+        )
+        return streaming, computing
+
+    def _load(self, tokens: int, rows: int) -> tuple[float, float]:
+        return super().load(tokens, rows) if tokens else (0.0, 0.0)
+
+    def unit_load(self) -> tuple[float, float]:
+        if self.elsewhere:
+            return 0.0, 0.0
+        one, units = self.decode_attention(1), self.passes_each * self.layers / law.UNITS
+        streaming, computing = power.streaming_seconds(self.gpu, one.bytes), power.computing_seconds(self.gpu, one.flops)
+        return units * streaming, units * computing * self.width
+
+    # prompts
+
+    def prefill_attention(
+        self, pieces: Sequence[tuple[int, int]], paged: bool | None = None, contexts: Sequence[int] = ()
+    ) -> Operator:
+        stretch, policies = retention.stretch(self.policies.retention), self.policies
+        pieces = [(max(1, round(tokens * stretch)), round(past * stretch)) for tokens, past in pieces]
+        found: list[tuple[float, Operator]] = []
+        for group in layout.groups_of(policies.layout):
+            if group.kind in layout.STATES:
+                continue
+            factor = group.share * group.flops_scale * policies.layout.query_heads
+            factor /= group.run_every * group.tokens_per_entry
+            if group.kind == "full":
+                found += [(factor * share, work) for share, work in self._selected(pieces, paged)]
+                continue
+            grows = group.fraction * self._pieces_attention(pieces, paged, ()).time
+            cut = self._cut(pieces, group.window + group.sink, paged) if group.window + group.sink else None
+            found += [(factor, cut)] if cut else []
+            found.append((factor, Operator("prefill_attention", 0.0, 0.0, grows, 0.0)))
+        return _sum(found, self._sent(pieces))
+
+    def _selected(self, pieces: Sequence[tuple[int, int]], paged: bool | None) -> list[tuple[float, Operator]]:
+        """(share, attention) of what layers read of these prompts."""
+        whole, reading = self._pieces_attention(pieces, paged, ()), self.policies.reading
+        touched = selection.bytes_of(reading)
+        if reading.stage == "decode":
+            return [(1.0, whole)]
+        dense, selecting = selection.roles(self.selection, self.layers)
+        found = [(dense * touched, whole), (selecting * reading.index_flops, whole)]
+        if dense < 1.0:
+            part = (1.0 - dense) * touched
+            if self.selection.fraction:
+                found.append((part * self.selection.fraction, whole))
+            else:
+                found.append((part, self._cut(pieces, self.selection.budget, paged)))
+        return found
+
+    def _cut(self, pieces: Sequence[tuple[int, int]], window: int, paged: bool | None) -> Operator:
+        if all(tokens + past <= window for tokens, past in pieces):
+            return self._pieces_attention(pieces, paged, ())
+        cut, _ = cut_to_window(pieces, window)
+        return attention.prefill_attention(self.gpu, *self._prefill_shape, cut, paged)
+
+    def _sent(self, pieces: Sequence[tuple[int, int]]) -> float:
+        """Seconds a layer in which the new KV of prompts goes to where attention is computed."""
+        tokens = sum(tokens for tokens, _ in pieces)
+        size = tokens * self.model.kv_bytes_per_token_layer
+        return size / self.policies.compute.link if self.elsewhere else 0.0
+
+
+def _sum(weighted: list[tuple[float, Operator]], memory: float) -> Operator:
+    """Operators that run one after the other, each a share of its time, and so many seconds of memory."""
+    flops, moved = (sum(weight * getattr(one, name) for weight, one in weighted) for name in ("flops", "bytes"))
+    compute = sum(weight * one.time for weight, one in weighted if one.bound == "compute")
+    memory += sum(weight * one.time for weight, one in weighted if one.bound != "compute")
+    return Operator("prefill_attention", flops, moved, compute, memory, exposed=1.0)
+
+
+def other_steps(scenario: ScenarioResolved) -> PolicySteps | None:
+    """Where what a step reads is more than a sum of contexts, or of pages drawn one by one; else None."""
+    sparse = scenario.pool is None and scenario.kv.selection.kind != "dense"
+    return PolicySteps(scenario) if sparse or not scenario.kv.policies.identity else None

@@ -1,0 +1,72 @@
+"""`speckvsim systems`: systems side by side, what some of them need, and what the command prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from analysis.figures.draw import figures_of
+from analysis.figures.results import open_as_one
+from simulator.errors import InputError
+from simulator.experiments.systems import SystemsResult, systems
+from simulator.experiments.systems_text import systems_text
+
+STUDY: dict[str, Any] = {
+    "name": "some",
+    "base": {
+        "name": "one",
+        "workload": {
+            "synthetic": {
+                "requests": 6, "arrivals": {"process": "at_once"}, "input": {"dist": "fixed", "tokens": "3000 tokens"},
+                "output": {"dist": "fixed", "tokens": "20 tokens"},
+            }
+        },
+        "model": "llama-3.1-8b",
+        "cluster": {"gpus": {"type": "h100-80gb-sxm", "count": 1}},
+    },
+    "axes": {"kv.system": ["none", "kivi", "mka", "nosa", "duoattention"]},
+    "arms": {"plain": {}, "near": {
+        "kv.system": "instinfer", "kv.placement.compute.memory": "1 TB", "kv.placement.compute.bandwidth": "10 GB/s",
+        "kv.placement.compute.link": "20 GB/s",
+    }},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> SystemsResult:
+    return systems(STUDY, out=tmp_path_factory.mktemp("systems") / "out", jobs=1)
+
+
+def test_rows(result: SystemsResult) -> None:
+    """One row a system; what ran has numbers against `none`, what lacks values names them all, an arm gives them. Catches a
+    system compared with itself, a null that runs, an arm shown once for each value of the axis."""
+    rows = {row["system"]: row for row in result.rows}
+    assert len(rows) == len(result.rows) == 6
+    assert rows["none"]["relative"] == 1.0 and rows["none"]["quality"] == "exact"
+    ratio = rows["kivi"]["output_tokens_per_s"] / rows["none"]["output_tokens_per_s"]
+    assert rows["kivi"]["relative"] == ratio > 1.0
+    assert rows["kivi"]["sequences"] / rows["none"]["sequences"] == pytest.approx(3020 / (128 + 0.1875 * 2892), rel=0.03)
+    assert rows["mka"]["status"] == "needs" and len(rows["mka"]["needs"]) == 6 and rows["mka"]["error"] is None
+    assert rows["nosa"]["status"] == "failed" and "kv_pool" in rows["nosa"]["error"]
+    assert rows["instinfer"]["bound_by"] == "pool_memory" and rows["instinfer"]["arm"] == "near"
+    assert all(rows[name][key] > 0 for name in ("none", "kivi") for key in ("tpot_s", "ttft_p99_s", "joules_per_output_token"))
+
+
+def test_text(result: SystemsResult) -> None:
+    """Catches a table without what bounds each, a system that vanishes because it lacks a value."""
+    text = systems_text(result)
+    assert "bound by" in text and "needs: kv.layout.groups.local.share" in text and "kivi: almost the same quality" in text
+
+
+def test_figure(result: SystemsResult) -> None:
+    """Catches a figure without the baseline first, or with systems that did not run."""
+    table = figures_of(open_as_one([result.folder]))["systems"].table
+    assert list(table["system"]) == ["none", "instinfer", "kivi", "duoattention"]
+
+
+def test_a_study_without_systems_is_refused() -> None:
+    """Catches a sweep over something else passed off as a comparison of systems."""
+    with pytest.raises(InputError) as caught:
+        systems(STUDY | {"axes": {"scheduler.max_batch": [1, 2]}, "arms": {}})
+    assert "kv.system" in caught.value.problems[0].message
