@@ -1,6 +1,6 @@
 """Which figures a run, a comparison or a sweep has data for, and writing them.
 
-    run         latency, attribution, tiers, utilisation, cost, roofline, path, fault
+    run         latency, attribution, tiers, utilisation, fault, cost, roofline, devices
     comparison  latency, attribution, cost of several runs; speed-up against the first
     sweep       axis (a metric along an axis), prefetch, load (throughput and latency), speedup, regime map, tornado, pareto,
                 attribution, cost
@@ -86,7 +86,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
 def _run(run: Run) -> dict[str, Drawn]:
     caption, drawn = caption_of(run), {}
     if run.requests["ttft_s"].notna().any():
-        rows = latency.distribution_rows(run.requests, run.summary, run.name)
+        rows = latency.distribution_rows(run.requests, run.gaps, run.name)
         drawn["latency"] = latency.latency_distribution(rows, run.limits, caption)
         drawn["attribution"] = latency.attribution(latency.attribution_rows(run.requests, run.name), caption)
     if len(run.series):
@@ -94,7 +94,7 @@ def _run(run: Run) -> dict[str, Drawn]:
         drawn["tiers"] = over_time.tiers_over_time(run.series, capacities, caption)
         paths = (run.explained or {}).get("paths")
         drawn["utilisation"] = over_time.utilisation_over_time(run.series, paths, caption)
-        faults = [fault for fault in run.summary.get("faults", []) if isinstance(fault, dict) and fault.get("at_s") is not None]
+        faults = over_time.fault_rows(run.summary.get("faults", []), run.explained)
         if faults:
             drawn["fault"] = over_time.fault_recovery(run.series, faults, caption)
     costs = pd.DataFrame(bars.cost_rows(run.name, run.summary.get("cost", {})))
@@ -109,10 +109,17 @@ def _devices(runs: Sequence[Run], names: Sequence[str], caption: str) -> dict[st
     if explained and (explained.get("bounds") or {}).get("roofline"):
         drawn["roofline"] = devices.roofline(devices.roofline_rows(explained, run.summary, names[0]), caption)
     if explained:
-        rows = devices.path_rows(explained, run.scenario)
+        rows = devices.curve_rows(explained)
         if len(rows):
-            drawn["path"] = devices.latency_bandwidth(rows, caption)
+            drawn["devices"] = devices.latency_bandwidth(rows, _others_load(run), caption)
     return drawn
+
+
+def _others_load(run: Run) -> float | None:
+    """Load of others on the devices of the pool, as the resolved scenario has it."""
+    pool = (run.scenario.get("cluster") or {}).get("kv_pool")
+    load = pool.get("others_load") if isinstance(pool, dict) else None
+    return float(load) if isinstance(load, int | float) else None
 
 
 def _comparison(runs: Sequence[Run]) -> dict[str, Drawn]:
@@ -120,7 +127,7 @@ def _comparison(runs: Sequence[Run]) -> dict[str, Drawn]:
     seeds = ", ".join(dict.fromkeys(str(run.seed) for run in runs))
     caption = f"{len(runs)} runs, seeds {seeds}; one run each, so no intervals."
     drawn: dict[str, Drawn] = {}
-    rows = pd.concat([latency.distribution_rows(run.requests, run.summary, name) for run, name in zip(runs, names)])
+    rows = pd.concat([latency.distribution_rows(run.requests, run.gaps, name) for run, name in zip(runs, names)])
     if len(rows):
         drawn["latency"] = latency.latency_distribution(rows.reset_index(drop=True), runs[0].limits, caption)
     parts = pd.concat([latency.attribution_rows(run.requests, name) for run, name in zip(runs, names)])

@@ -1,6 +1,6 @@
 """Where latency is: its distribution, what it is made of, what it costs in throughput.
 
-latency_distribution  a row per drawn point: run, latency, seconds, share (of requests, or of gaps for ITL percentiles)
+latency_distribution  a row per drawn point: run, latency, seconds, share (of the requests; for ITL of the gaps)
 attribution           a row per run, span and part: mean_s; the parts of a span sum to its mean latency
 throughput_latency    a row per arm and point: throughput and latency, each with interval
 """
@@ -8,96 +8,92 @@ throughput_latency    a row per arm and point: throughput and latency, each with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.figures.quantities import LATENCIES, PARTS, PERCENTILES, with_unit
-from analysis.figures.style import COLUMN, Drawn, Spot, area, blank, line, log_axis, number, scale, short, tag, tag_all
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from analysis.figures.style import (
+    COLUMN,
+    PAGE,
+    Drawn,
+    Spot,
+    area,
+    blank,
+    line,
+    lines_of_names,
+    log_axis,
+    name_bars,
+    name_y,
+    number,
+    scale,
+    short,
+    tag,
+    tag_all,
+)
 
 POINTS = 400  # of an empirical distribution: quantiles, ends included
-STEP_SHARE = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 SPANS = {"ttft": "to the first token", "decode": "after the first token", "e2e": "end to end"}
+THIN = 0.005  # share of the longest bar from which a part has an outline
 NAMED = 0.002  # share of a bar from which a part is in the legend
 
 
-def distribution_rows(requests: pd.DataFrame, summary: Mapping[str, Any], run: str) -> pd.DataFrame:
-    """Quantiles of TTFT, TPOT and E2E of the requests; of ITL the summary's percentiles, as gaps are not recorded singly."""
+def distribution_rows(requests: pd.DataFrame, gaps: pd.DataFrame | None, run: str) -> pd.DataFrame:
+    """Quantiles of TTFT, TPOT and E2E of the requests, and of ITL of the gaps between tokens (`itl_s`, `gaps`)."""
     rows = []
-    for latency in ("ttft_s", "tpot_s", "e2e_s"):
-        values = np.sort(requests[latency].dropna().to_numpy(dtype=np.float64))
-        if not len(values):
-            continue
-        kept = np.unique(np.linspace(0, len(values) - 1, min(POINTS, len(values))).astype(int))
-        shares = np.searchsorted(values, values[kept], "right") / len(values)  # of equal values the last
-        rows += [(run, latency, float(values[at]), float(share)) for at, share in zip(kept, shares)]
-    gaps = summary.get("latency", {}).get("itl_s", {})
-    rows += [(run, "itl_s", float(gaps[key]), share) for key, share in STEP_SHARE.items() if gaps.get(key) is not None]
+    for latency in LATENCIES:
+        if latency == "itl_s":
+            values = gaps["itl_s"].to_numpy(dtype=np.float64) if gaps is not None else np.zeros(0)
+            shares = np.cumsum(gaps["gaps"].to_numpy()) / gaps["gaps"].sum() if gaps is not None and len(gaps) else values
+        else:
+            values = np.sort(requests[latency].dropna().to_numpy(dtype=np.float64))
+            shares = np.searchsorted(values, values, "right") / max(len(values), 1)  # of equal values the last
+        if len(values):
+            even = np.searchsorted(shares, np.linspace(0.0, 1.0, POINTS)) if len(values) > POINTS else np.arange(len(values))
+            kept = np.unique(np.concatenate([[0], np.minimum(even, len(values) - 1)]))
+            rows += [(run, latency, float(values[at]), float(shares[at])) for at in kept]
     return pd.DataFrame(rows, columns=["run", "latency", "seconds", "share"])
 
 
 def latency_distribution(rows: pd.DataFrame, limits: Mapping[str, float], caption: str = "") -> Drawn:
-    """Empirical distributions, one panel each for TTFT and for the time per token; SLO lines; logarithmic time."""
-    panels = {"ttft_s": ("ttft_s",), "tpot_s": ("tpot_s", "itl_s"), "e2e_s": ("e2e_s",)}
-    runs = list(dict.fromkeys(rows["run"]))
-    legend_rows = -(-len(runs) // 2) if len(runs) > 1 else 0
-    panels = {title: found for title, found in panels.items() if rows["latency"].isin(found).any()}
-    figure, axes = blank(2 * COLUMN + 0.34, 1.75 + 0.13 * legend_rows, 1, len(panels), sharey=True)
+    """Empirical distributions, a panel each for TTFT, TPOT, ITL and end to end; SLO lines; logarithmic time."""
+    runs, panels = list(dict.fromkeys(rows["run"])), [name for name in LATENCIES if (rows["latency"] == name).any()]
+    names = min(len(runs), 4)
+    legend_rows = -(-len(runs) // names) if len(runs) > 1 else 0
+    figure, axes = blank(PAGE, 1.75 + 0.13 * legend_rows, 1, len(panels), sharey=True)
     spots = []
-    for place, (title, latencies) in zip(axes, panels.items()):
-        part = rows[rows["latency"].isin(latencies)]
-        size, unit = scale([float(part["seconds"].quantile(0.9))] if len(part) else [], "s")
+    for place, latency in zip(axes, panels):
+        part = rows[rows["latency"] == latency]
+        size, unit = scale([float(part["seconds"].quantile(0.9))], "s")
         for index, run in enumerate(runs):
-            for latency in latencies:
-                mine = part[(part["run"] == run) & (part["latency"] == latency)]
-                if not len(mine):
-                    continue
-                seconds, share = mine["seconds"] / size, mine["share"]
-                if latency == "itl_s":
-                    label = "ITL percentiles" if len(runs) == 1 else None
-                    look = line(index) | {"linestyle": "none", "markerfacecolor": "white"}
-                    (artist,) = place.plot(seconds, share, label=label, **look)
-                    spots += [
-                        Spot(place, x, y, f"{run}: ITL p{round(100 * y)} {number(x)} {unit}") for x, y in zip(seconds, share)
-                    ]
-                else:
-                    x = [seconds.iloc[0], *seconds]
-                    (artist,) = place.step(x, [0.0, *share], where="post", label=short(run), **line(index, marker=False))
-                    for y in STEP_SHARE.values():
-                        at = float(np.interp(y, share, seconds))
-                        spots.append(Spot(place, at, y, f"{run}: {LATENCIES[latency]} p{round(100 * y)} {number(at)} {unit}"))
-                tag(artist, run)
-        if title in limits:
-            place.axvline(limits[title] / size, color="0.35", linewidth=0.8, linestyle=(0, (2, 1)))
-            _say(place, limits[title] / size, "SLO")
+            mine = part[part["run"] == run]
+            if not len(mine):
+                continue
+            seconds, share = mine["seconds"] / size, mine["share"]
+            x = [seconds.iloc[0], *seconds]
+            (artist,) = place.step(x, [0.0, *share], where="post", label=short(run), **line(index, marker=False))
+            for y in (0.5, 0.9, 0.95, 0.99):
+                at = float(seconds.iloc[int(np.searchsorted(share, y))])
+                spots.append(Spot(place, at, y, f"{run}: {LATENCIES[latency]} p{round(100 * y)} {number(at)} {unit}"))
+            tag(artist, run)
+        if latency in limits:
+            place.axvline(limits[latency] / size, color="0.35", linewidth=0.8, linestyle=(0, (2, 1)))
+            at_top: Any = ("data", "axes fraction")
+            place.annotate("SLO", (limits[latency] / size, 1.0), xycoords=at_top, xytext=(0, 1),
+                           textcoords="offset points", fontsize=6, ha="center")  # fmt: skip
         place.set_xscale("log")
         positive = part["seconds"][part["seconds"] > 0] / size
         if len(positive):
-            log_axis(place.xaxis, float(positive.min()), float(positive.max()))
+            marks = [limits[latency] / size] if latency in limits else []
+            log_axis(place.xaxis, min(float(positive.min()), *marks, 1e300), max(float(positive.max()), *marks, 0.0))
         place.set_ylim(0, 1.02)
-        place.set_xlabel(with_unit(LATENCIES[title], unit))
-    axes[0].set_ylabel("share of requests")
-    if len(runs) == 1:
-        for place in axes:
-            handles, names = _only(place, "ITL percentiles")
-            if handles:
-                place.legend(handles, names, loc="lower right")
-    else:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return Drawn(figure, rows, f"Distribution of latencies; a vertical line is the SLO. {caption}".strip(), spots)
-
-
-def _say(place: Axes, x: float, text: str) -> None:
-    place.annotate(text, (x, 0.03), xycoords=("data", "axes fraction"), xytext=(2, 0), textcoords="offset points", fontsize=6)
-
-
-def _only(place: Axes, label: str) -> tuple[list[Any], list[str]]:
-    found = [(handle, text) for handle, text in zip(*place.get_legend_handles_labels()) if text == label]
-    return [handle for handle, _ in found], [text for _, text in found]
+        place.set_xlabel(with_unit(LATENCIES[latency], unit))
+    axes[0].set_ylabel("share")
+    if len(runs) > 1:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=names)
+    text = "Distribution of latencies over the requests, of ITL over the gaps between tokens; a vertical line is the SLO."
+    return Drawn(figure, rows, f"{text} {caption}".strip(), spots)
 
 
 def attribution_rows(requests: pd.DataFrame, run: str) -> pd.DataFrame:
@@ -125,24 +121,26 @@ def attribution(rows: pd.DataFrame, caption: str = "") -> Drawn:
         for part in parts
     }
     listed = [part for part in parts if share[part] >= NAMED]
-    height = len(spans) * (0.42 + 0.19 * len(runs)) + 0.14 * -(-len(listed) // 3) + 0.15
+    row_height = 0.19 if lines_of_names(runs) == 1 else 0.29
+    height = len(spans) * (0.42 + row_height * len(runs)) + 0.14 * -(-len(listed) // 3) + 0.15
     figure, axes = blank(COLUMN, height, len(spans), 1)
     spots = []
     for place, span in zip(axes, spans):
-        size, unit = scale([float(rows[(rows["run"] == run) & (rows["span"] == span)]["mean_s"].sum()) for run in runs], "s")
+        longest = max(float(rows[(rows["run"] == run) & (rows["span"] == span)]["mean_s"].sum()) for run in runs)
+        size, unit = scale([longest], "s")
         for row, run in enumerate(runs):
             left = 0.0
             for part in parts:
                 width = _cell(rows, run, span, part) / size
                 if width > 0:
                     look = _look(part)
-                    place.barh(row, width, left=left, height=0.7, linewidth=0.3, **look)
+                    thin = width < THIN * longest / size  # its outline would be wider than the part
+                    place.barh(row, width, left=left, height=0.7, linewidth=0.0 if thin else 0.3, **look)
                     text = f"{run}, {SPANS[span]}: {PARTS.get(part, part)} {number(width)} {unit}"
                     spots.append(Spot(place, left + width / 2, row, text))
                 left += width
             place.annotate(number(left), (left, row), xytext=(2, 0), textcoords="offset points", va="center", fontsize=6)
-        place.set_yticks(range(len(runs)) if len(runs) > 1 else [], map(short, runs) if len(runs) > 1 else [])
-        place.set_ylim(len(runs) - 0.45, -0.55)
+        name_bars(place, runs)
         place.margins(x=0.13)
         place.grid(False, axis="y")
         place.set_xlabel(f"mean time {SPANS[span]} ({unit})")
@@ -176,10 +174,8 @@ def throughput_latency(
     for index, (arm, mine) in enumerate(rows.groupby("arm", sort=False)):
         mine = mine.sort_values("load")
         x, y = mine["throughput"], mine["seconds"] / size
-        artist = place.errorbar(
-            x, y, label=short(arm), elinewidth=0.6, **line(index),
-            yerr=_reach(mine, "seconds", size), xerr=_reach(mine, "throughput", 1.0),
-        )  # fmt: skip
+        reach = {"yerr": _reach(mine, "seconds", size), "xerr": _reach(mine, "throughput", 1.0)}
+        artist = place.errorbar(x, y, label=short(arm), elinewidth=0.6, **line(index), **reach)
         tag_all(artist, str(arm))
         spots += [
             Spot(place, a, b, f"{arm}, load {number(load)}: {number(a)} tokens/s, {number(b)} {unit}")
@@ -195,14 +191,16 @@ def throughput_latency(
     else:
         place.set_ylim(bottom=0)
     place.set_xlabel("throughput (output tokens/s)")
-    place.set_ylabel(f"{LATENCIES[latency]}, {PERCENTILES[percentile]} ({unit})")
+    name_y(place, f"{LATENCIES[latency]}, {PERCENTILES[percentile]} ({unit})")
     place.legend(loc="best")
     slo = "; the dashed line is the SLO" if limit is not None else ""
     return Drawn(figure, rows, f"Latency over throughput, a point a load{slo}. {caption}".strip(), spots)
 
 
 def _reach(rows: pd.DataFrame, name: str, size: float) -> Any:
-    """Error bars; none where there is no interval."""
+    """Error bars; 0 where there is no interval, None where there is none at all."""
+    if rows[f"{name}_low"].isna().all():
+        return None
     middle = rows[name].to_numpy()
     low, high = rows[f"{name}_low"].to_numpy(dtype=float), rows[f"{name}_high"].to_numpy(dtype=float)
     return np.nan_to_num(np.array([middle - low, high - middle]) / size, nan=0.0)

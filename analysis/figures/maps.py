@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.figures.quantities import each, named, with_unit
-from analysis.figures.style import COLOURS, COLUMN, HATCHES, MARKERS, Drawn, Spot, blank, log_axis, number, scale, short
+from analysis.figures.quantities import axis_name, each, named, with_unit
+from analysis.figures.style import COLOURS, COLUMN, HATCHES, Drawn, Spot, blank, log_axis, name_y, number, point, scale, short
 
 PALE = 0.45  # how far colours of areas are from white
 
@@ -40,14 +40,14 @@ def regime_map(
         at, up = xs.index(row.x), ys.index(row.y)
         known = row.winner in winners
         index = winners.index(row.winner) if known else 0
-        face = _pale(COLOURS[index]) if known else "#eeeeee"
+        face = pale(COLOURS[index]) if known else "#eeeeee"
         hatch = (HATCHES[index] if index else "") if known else ""
         place.add_patch(Rectangle((at, up), 1, 1, facecolor=face, edgecolor="white", hatch=hatch, linewidth=0.6))
         gain = ""
         if row.gain is not None and row.gain == row.gain:
             gain = f"{100 * row.gain:.0f}%" if row.gain < 1 else f"{1 + row.gain:.3g}x"
         if gain and len(xs) <= 10:
-            place.text(at + 0.5, up + 0.5, gain, ha="center", va="center", fontsize=5.6, color="#111111",
+            place.text(at + 0.5, up + 0.5, gain, ha="center", va="center", fontsize=6, color="#111111",
                        bbox={"facecolor": face, "edgecolor": "none", "pad": 0.6})  # fmt: skip
         spots.append(Spot(place, at + 0.5, up + 0.5, f"{row.winner or 'nothing known'} wins by {gain or '?'}"))
     place.set_xlim(0, len(xs))
@@ -59,25 +59,29 @@ def regime_map(
         place.plot([_between(x, xs) for x in line["x"]], [ys.index(y) + 0.5 for y in line["y"]], color="black", linewidth=1.4,
                    marker="o", markersize=2.6)  # fmt: skip
     place.grid(False)
-    place.set_xlabel(with_unit(axes[0], scales[0][1]))
-    place.set_ylabel(with_unit(axes[1], scales[1][1]))
+    place.set_xlabel(with_unit(axis_name(axes[0]), scales[0][1]))
+    name_y(place, with_unit(axis_name(axes[1]), scales[1][1]))
     if title:
         place.set_title(title)
-    handles = [
-        Patch(facecolor=_pale(COLOURS[index]), edgecolor="white", hatch=HATCHES[index] if index else "")
+    handles: list[Any] = [
+        Patch(facecolor=pale(COLOURS[index]), edgecolor="white", hatch=HATCHES[index] if index else "")
         for index in range(len(winners))
     ]
     names = [f"{short(winner)} is better" for winner in winners]
     if (rows["winner"] == "level").any():
         handles, names = [*handles, Patch(facecolor="#eeeeee")], [*names, "level"]
+    if len(line) and all(isinstance(value, int | float) for value in xs):
+        from matplotlib.lines import Line2D
+
+        handles, names = [*handles, Line2D([], [], color="black", marker="o", markersize=2.6)], [*names, "break-even"]
     figure.legend(handles, names, loc="outside upper center", ncols=3)
     metric = named(str(rows["metric"].iloc[0]))[0]
-    text = f"Which arm has the better {metric}, with its relative gain over the next"
+    text = f"Which arm has the better {metric} over {axes[0]} and {axes[1]}, with its relative gain over the next"
     broken = "; the line is the break-even" if len(line) else ""
     return Drawn(figure, rows, f"{text}{broken}. {caption}".strip(), spots)
 
 
-def _pale(colour: str) -> str:
+def pale(colour: str) -> str:
     parts = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
     return "#" + "".join(f"{round(255 - PALE * (255 - part)):02x}" for part in parts)
 
@@ -105,9 +109,8 @@ def pareto(rows: pd.DataFrame, metrics: tuple[str, str], caption: str = "") -> D
     (x_size, x_unit), (y_size, y_unit) = scale(rows["x"].tolist(), x_unit), scale(rows["y"].tolist(), y_unit)
     spots = []
     for index, (arm, mine) in enumerate(rows.groupby("arm", sort=False)):
-        look: dict[str, Any] = {"marker": MARKERS[index % len(MARKERS)], "color": COLOURS[index % len(COLOURS)]}
         x, y = mine["x"] / x_size, mine["y"] / y_size
-        place.scatter(x, y, s=14, linewidths=0.4, edgecolors="white", label=short(arm), **look)
+        place.scatter(x, y, s=14, linewidths=0.4, edgecolors="white", label=short(arm), **point(index))
         spots += [
             Spot(place, row.x / x_size, row.y / y_size, f"{row.label}: {number(row.x / x_size)} {x_unit}, "
                  f"{number(row.y / y_size)} {y_unit}{', on the front' if row.on_front else ''}")
@@ -121,7 +124,7 @@ def pareto(rows: pd.DataFrame, metrics: tuple[str, str], caption: str = "") -> D
             (place.set_xscale if axis is place.xaxis else place.set_yscale)("log")
             log_axis(axis, values.min(), values.max())
     place.set_xlabel(with_unit(x_name, x_unit))
-    place.set_ylabel(with_unit(y_name, y_unit))
+    name_y(place, with_unit(y_name, y_unit))
     figure.legend(*place.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     text = f"Designs by {x_name} and {y_name}; the line joins those that no other beats in both."
     return Drawn(figure, rows, f"{text} {caption}".strip(), spots)

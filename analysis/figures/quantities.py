@@ -11,16 +11,35 @@ import numpy as np
 import pandas as pd
 
 NAMES = {
-    "throughput.output_tokens_per_s": ("output tokens", "tokens/s"),
-    "throughput.decode_output_tokens_per_s": ("decoded tokens", "tokens/s"),
-    "throughput.total_tokens_per_s": ("prompt and output tokens", "tokens/s"),
-    "throughput.requests_per_s": ("requests", "1/s"),
+    "throughput.output_tokens_per_s": ("throughput", "output tokens/s"),
+    "throughput.decode_output_tokens_per_s": ("throughput of decode steps", "output tokens/s"),
+    "throughput.total_tokens_per_s": ("throughput with prompts", "tokens/s"),
+    "throughput.requests_per_s": ("requests finished", "1/s"),
     "goodput.requests_per_s": ("requests within the SLO", "1/s"),
     "cost.usd_per_million_output_tokens": ("cost of 1 M output tokens", "USD"),
     "cost.usd_per_hour": ("cost of an hour", "USD"),
     "energy.joules_per_output_token": ("energy of an output token", "J"),
     "kv_access.l3_read_share": ("page reads from L3", "share"),
+    "kv_access.l3_s": ("access to L3, unloaded", "s"),
+    "kv_access.miss_s": ("wait for a missing page", "s"),
+    "kv_access.mean_s": ("mean access to KV", "s"),
+    "goodput.slo_attainment": ("requests within the SLO", "share"),
+    "prefetch.coverage": ("prefetch coverage", "share"),
+    "prefetch.accuracy": ("prefetch accuracy", "share"),
+    "prefetch.timeliness": ("prefetch timeliness", "share"),
 }
+AXES = {
+    "cluster.gpus.count": "GPUs", "cluster.gpus.decompress_rate": "decompression by the GPU",
+    "cluster.gpus.link.bandwidth": "bandwidth of a GPU's link", "cluster.kv_pool.count": "boards of the pool",
+    "cluster.kv_pool.link.bandwidth": "bandwidth of a board's link",
+    "cluster.kv_pool.link.latency": "latency of a board's link",
+    "cluster.kv_pool.memory_price": "price of pool memory", "kv.block": "block", "kv.codec.ratio": "compression ratio",
+    "kv.l1": "L1 per GPU", "kv.l2": "L2 per GPU", "kv.selection": "tokens read per step", "prefetch.accuracy": "accuracy",
+    "prefetch.coverage": "coverage", "prefetch.depth": "prefetch depth", "prefetch.latency": "latency of a prediction",
+    "scheduler.max_batch": "largest batch", "workload.synthetic.input.tokens": "prompt",
+    "workload.synthetic.output.tokens": "output", "workload.synthetic.requests": "requests",
+    "workload.synthetic.arrivals.rate": "offered load", "workload.trace.rate_scale": "offered load, times the recorded rate",
+}  # fmt: skip
 LATENCIES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "itl_s": "ITL", "e2e_s": "end to end"}
 PERCENTILES = {"mean": "mean", "p50": "median", "p90": "90th pct", "p95": "95th pct", "p99": "99th pct"}
 PARTS = {
@@ -46,6 +65,11 @@ def named(metric: str) -> tuple[str, str]:
         if metric.endswith(ending):
             return metric.removesuffix(ending).replace(".", " ").replace("_", " "), unit
     return metric.replace(".", " ").replace("_", " "), ""
+
+
+def axis_name(path: str) -> str:
+    """What a scenario field is called on an axis: in words where there are some, else its path."""
+    return AXES.get(path, path)
 
 
 def with_unit(name: str, unit: str) -> str:

@@ -18,6 +18,9 @@ import yaml
 from simulator.errors import InputError, Problem
 
 SUMMARY, STUDY, ROWS = "summary.json", "study.yaml", "results.parquet"
+SUMMARY_KEYS = ("throughput", "latency", "requests", "simulation")
+REQUESTS = ("status", "arrival_s", "output_tokens", "ttft_s", "tpot_s", "e2e_s")
+SERIES = ("time_s", "output_tokens_per_s")
 OWN = ("point_id", "replication", "seed", "arm", "status", "error")  # columns of a sweep that are neither axis nor result
 
 
@@ -48,6 +51,12 @@ class Run:
     @cached_property
     def series(self) -> pd.DataFrame:
         return _parquet(self.folder / "timeseries.parquet")
+
+    @cached_property
+    def gaps(self) -> pd.DataFrame | None:
+        """The distribution of ITL; None in folders that do not have it."""
+        file = self.folder / "itl.parquet"
+        return _parquet(file) if file.exists() else None
 
     @property
     def name(self) -> str:
@@ -133,15 +142,28 @@ def open_results(folder: Path) -> Results:
         raise _problem(folder, "is not a folder; expected a run (`speckvsim run ... --out`) or a sweep")
     if (folder / SUMMARY).exists():
         run = Run(folder)
-        _ = run.summary, run.scenario, run.requests, run.series, run.explained
+        _ = run.scenario, run.explained
+        _whole(folder / SUMMARY, run.summary, SUMMARY_KEYS)
+        for name, table, columns in (("requests", run.requests, REQUESTS), ("timeseries", run.series, SERIES)):
+            _whole(folder / f"{name}.parquet", table, columns)
+        if run.gaps is not None:
+            _whole(folder / "itl.parquet", run.gaps, ("itl_s", "gaps"))
         return run
     if (folder / STUDY).exists():
         sweep = Sweep(folder)
         if not (folder / ROWS).exists():
             raise _problem(folder, f"has no {ROWS}: the sweep has not finished; run the same `speckvsim sweep` again")
-        _ = sweep.study, sweep.everything, sweep.insight, sweep.search
+        _ = sweep.study, sweep.insight, sweep.search
+        _whole(folder / ROWS, sweep.everything, OWN)
         return sweep
     raise _problem(folder, f"is neither a run nor a sweep: it has no {SUMMARY} and no {STUDY}")
+
+
+def _whole(file: Path, found: Any, names: Sequence[str]) -> None:
+    """InputError if a table lacks columns, or a document keys, without which nothing can be drawn."""
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise _problem(file, f"has no {', '.join(missing)}; expected what `speckvsim` wrote")
 
 
 def open_all(folders: Sequence[Path]) -> list[Results]:

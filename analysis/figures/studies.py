@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from analysis.figures import bars, latency, maps
-from analysis.figures.quantities import axis_unit, each, intervals, with_unit
+from analysis.figures import bars, latency, maps, systems
+from analysis.figures.quantities import axis_name, axis_unit, each, intervals, with_unit
 from analysis.figures.results import Sweep
 from analysis.figures.style import PAGE, Drawn, blank, number
 
@@ -30,6 +31,9 @@ def figures(sweep: Sweep) -> dict[str, Drawn]:
     if not len(sweep.table):
         return drawn
     axis, load = main_axis(sweep), _load_axis(sweep)
+    compared = systems.rows(sweep)
+    if len(compared):
+        drawn["systems"] = systems.systems(compared, caption_of(sweep))
     drawn |= dict(_regime_maps(sweep))
     if load:
         drawn |= dict(_loads(sweep, load))
@@ -117,9 +121,24 @@ def _brief(text: str) -> str:
 
 def _along(sweep: Sweep, axis: str, metric: str) -> Drawn:
     table, note = series_of(sweep, axis)
-    rows = intervals(table, ["series", axis], sweep.column(metric)).rename(columns={axis: "x"})
+    rows = intervals(table, ["arm", "series", axis], sweep.column(metric)).rename(columns={axis: "x"})
+    rows = _alike(rows, sweep.arms)
     scale = axis_unit(sweep.study, axis, sweep.table[axis])
     return bars.along_axis(rows, axis, scale, metric, f"{caption_of(sweep)} {note}".strip())
+
+
+def _alike(rows: pd.DataFrame, arms: list[str]) -> pd.DataFrame:
+    """Arms in their order; the series of an arm that are all the same are one, named after the arm."""
+    found: list[pd.DataFrame] = []
+    shown = ["x", "mean", "low", "high"]
+    for arm in sorted(dict.fromkeys(rows["arm"]), key=lambda name: arms.index(str(name))):
+        mine = rows[rows["arm"] == arm]
+        curves = [group.sort_values("x")[shown].to_numpy() for _, group in mine.groupby("series", sort=False)]
+        if len(curves) > 1 and all(np.array_equal(curve, curves[0], equal_nan=True) for curve in curves):
+            mine = mine[mine["series"] == mine["series"].iloc[0]].assign(series=str(arm))
+        found.append(mine)
+    whole: pd.DataFrame = pd.concat(found, ignore_index=True)
+    return whole
 
 
 def _prefetch(sweep: Sweep, axis: str) -> Drawn | None:
@@ -144,7 +163,7 @@ def _prefetch(sweep: Sweep, axis: str) -> Drawn | None:
         spots += bars.axis_lines(place, rows, size, 1.0, "")
         place.set_title(title)
         place.set_ylim(0, 1.03)
-        place.set_xlabel(with_unit(axis, unit))
+        place.set_xlabel(with_unit(axis_name(axis), unit))
     axes[0].set_ylabel("share of pages")
     if several:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -194,6 +213,9 @@ def _tornados(sweep: Sweep) -> Iterator[tuple[str, Drawn]]:
     rows = pd.DataFrame(sweep.insight.get("analyses", {}).get("tornado") or [])
     if not len(rows):
         return
+    asked = ((sweep.study.get("analyses") or {}).get("tornado") or {}).get("parameters") or {}
+    ends = {path: f"{low} to {high}" for path, (low, high) in asked.items()}
+    rows = rows.assign(range=[ends.get(path, "") for path in rows["parameter"]])
     several = len(rows[["arm", "metric"]].drop_duplicates()) > 1
     for (arm, metric), mine in rows.groupby(["arm", "metric"], sort=False):
         if mine["swing"].notna().any():
@@ -220,7 +242,7 @@ def _regime_maps(sweep: Sweep) -> Iterator[tuple[str, Drawn]]:
                 same = same[same[axis] == value] if axis in same else same
             same = same[same["value"].notna()].sort_values(y)
             line = pd.DataFrame({"x": same["value"].astype(float), "y": same[y]})
-        title = ", ".join(f"{axis} = {_value(sweep, axis, value)}" for axis, value in values.items())
+        title = ", ".join(f"{axis_name(axis)}: {_value(sweep, axis, value)}" for axis, value in values.items())
         name = "regime_map" if len(groups) == 1 else f"regime_map_{at + 1}"
         yield name, maps.regime_map(mine, line, (x, y), scales, title, caption_of(sweep))
 

@@ -24,6 +24,7 @@ COLUMN, PAGE = 3.33, 7.0  # inches
 STYLE = Path(__file__).with_name("house.mplstyle")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 0.6)), (0, (8, 2)), (0, (3, 1, 3, 3)))
+FILLS = (*COLOURS, "#882255", "#44AA99", "#332288", "#999933")  # of areas: Tol's muted ones after the eight
 MARKERS = "osD^vP*X"
 HATCHES = ("", "////", "||||", "xxxx", "\\\\\\\\", "++++", "----", "//", "||", "xx", "\\\\", "++")
 UNDATED: dict[str, dict[str, Any]] = {
@@ -77,12 +78,17 @@ def blank(
 
 def save(drawn: Drawn, folder: Path, name: str) -> list[Path]:
     """NAME.pdf, .svg, .png, the data as NAME.csv and the caption as NAME.txt."""
+    drawn.table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    return [*save_figure(drawn, folder, name), folder / f"{name}.csv"]
+
+
+def save_figure(drawn: Drawn, folder: Path, name: str) -> list[Path]:
+    """The same without the data."""
     with house(), _untagged(drawn.figure):
         for kind, metadata in UNDATED.items():
             drawn.figure.savefig(folder / f"{name}.{kind}", metadata=metadata, dpi=200)
-    drawn.table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     (folder / f"{name}.txt").write_text(drawn.caption + "\n", encoding="utf-8")
-    return [folder / f"{name}.{kind}" for kind in (*UNDATED, "csv", "txt")]
+    return [folder / f"{name}.{kind}" for kind in (*UNDATED, "txt")]
 
 
 @contextmanager
@@ -99,9 +105,40 @@ def _untagged(figure: Figure) -> Iterator[None]:
             artist.set_gid(name)
 
 
-def short(name: object) -> str:
+def short(name: object, longest: int = LONGEST) -> str:
+    """A name that fits: what tells names apart is as often at their end, so the middle gives way."""
     text = " ".join(str(name).split())
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    ends = longest // 2
+    return text if len(text) <= longest else f"{text[: longest - ends - 1]}…{text[-ends:]}"
+
+
+def two_lines(name: object) -> str:
+    """A name on one line, or on two where it is too long for one."""
+    text = " ".join(str(name).split())
+    if len(text) <= LONGEST:
+        return text
+    breaks = [at for at, letter in enumerate(text) if letter == " " and at <= LONGEST]
+    cut = max((at for at in breaks if text[at - 1] == ","), default=max(breaks, default=0))
+    return f"{text[:cut]}\n{short(text[cut + 1 :])}" if cut else short(text)
+
+
+def name_bars(place: Axes, names: Sequence[object]) -> None:
+    """Names beside horizontal bars 0, 1, ..., the first on top; none for a single bar."""
+    shown = [two_lines(name) for name in names] if len(names) > 1 else []
+    place.set_yticks(range(len(shown)), shown, linespacing=1.05)
+    place.set_ylim(len(names) - 0.45, -0.55)
+
+
+def lines_of_names(names: Sequence[object]) -> int:
+    """Lines that the longest of the names beside bars takes."""
+    return 2 if len(names) > 1 and any("\n" in two_lines(name) for name in names) else 1
+
+
+def name_y(place: Axes, text: str) -> None:
+    """The name of the upright axis, on two lines where one would be longer than the axis."""
+    from textwrap import fill
+
+    place.set_ylabel(fill(text, 30))
 
 
 def line(index: int, marker: bool = True) -> dict[str, Any]:
@@ -112,9 +149,14 @@ def line(index: int, marker: bool = True) -> dict[str, Any]:
 
 def area(index: int) -> dict[str, Any]:
     """Looks of the index-th bar or part: colour, and a hatch in white or black, whichever is seen."""
-    colour = COLOURS[index % len(COLOURS)]
+    colour = FILLS[index % len(FILLS)]
     drawn = "white" if colour != "#F0E442" else "black"
     return {"facecolor": colour, "edgecolor": drawn, "hatch": HATCHES[index % len(HATCHES)]}
+
+
+def point(index: int) -> dict[str, Any]:
+    """Looks of the points of the index-th series of a scatter: 64 pairs of colour and marker."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]}
 
 
 def scale(values: Sequence[float], unit: str) -> Scale:
@@ -146,7 +188,9 @@ def log_axis(axis: Axis, low: float, high: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     span = high / low if low > 0 else 1e9
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0) if span < 10 else (1.0, 2.0, 5.0) if span < 80 else (1.0,)))
+    dense, even = (1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 2.0, 3.0, 5.0)
+    subs = dense if span < 4 else even if span < 10 else (1.0, 2.0, 5.0) if span < 80 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}" if 1e-3 <= value < 1e5 else f"{value:.0e}"))
     axis.set_minor_formatter(NullFormatter())
 

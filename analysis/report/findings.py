@@ -48,12 +48,13 @@ def headlines(run: Run) -> list[dict[str, str]]:
     rate = summary["throughput"].get("output_tokens_per_s")
     if rate is not None:
         found.append(_line("Output tokens per second", number(rate), _rate_interval(run)))
+    said = "OVERLOADED: grows with the length of the run" if overloaded(run) else ""
     for column, name in (("ttft_s", "TTFT"), ("tpot_s", "TPOT"), ("e2e_s", "End to end")):
         values = run.requests[column].dropna()
         mean, p99 = (summary["latency"].get(column, {}).get(key) for key in ("mean", "p99"))
         if mean is not None:
-            found.append(_line(f"{name}, mean", _seconds(mean), _range(*mean_interval(values), _seconds)))
-            found.append(_line(f"{name}, p99", _seconds(p99), _range(*quantile_interval(values, 0.99), _seconds)))
+            found.append(_line(f"{name}, mean", _seconds(mean), said or _range(*mean_interval(values), _seconds)))
+            found.append(_line(f"{name}, p99", _seconds(p99), said or _range(*quantile_interval(values, 0.99), _seconds)))
     attained = summary.get("goodput", {}).get("slo_attainment")
     if attained is not None:
         arrived = summary["requests"]["arrived"]
@@ -68,6 +69,15 @@ def headlines(run: Run) -> list[dict[str, str]]:
     if gpu is not None:
         found.append(_line("GPUs at work", f"{100 * gpu:.0f} %", ""))
     return found
+
+
+def verdict(run: Run) -> str:
+    """Whether the run reached a steady state; empty for one that was made before this was asked."""
+    return str(run.summary.get("stability", {}).get("verdict") or "")
+
+
+def overloaded(run: Run) -> bool:
+    return verdict(run) == "OVERLOADED"
 
 
 def _line(name: str, value: str, note: str) -> dict[str, str]:

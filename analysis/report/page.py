@@ -26,8 +26,12 @@ MOST_FIGURES = 30
 
 
 def write(results: Sweep | Sequence[Run], file: Path) -> Path:
-    """Write the report beside its place under another name, then rename it."""
-    text = page(results)
+    return write_page(content_of(results), draw.figures_of(results), file)
+
+
+def write_page(content: dict[str, Any], figures: dict[str, Drawn], file: Path) -> Path:
+    """Write a page beside its place under another name, then rename it."""
+    text = render(content, figures)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, aside = tempfile.mkstemp(prefix=".speckvsim-", dir=file.parent)
@@ -40,7 +44,18 @@ def write(results: Sweep | Sequence[Run], file: Path) -> Path:
     return file
 
 
+def content_of(results: Sweep | Sequence[Run]) -> dict[str, Any]:
+    if isinstance(results, Sweep):
+        return sweep_content(results)
+    return run_content(results[0]) if len(results) == 1 else runs_content(results)
+
+
 def page(results: Sweep | Sequence[Run]) -> str:
+    """The report."""
+    return render(content_of(results), draw.figures_of(results))
+
+
+def render(content: dict[str, Any], figures: dict[str, Drawn]) -> str:
     """The HTML; rows of the largest table are left out, and said to be, until the file is small enough."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -49,11 +64,7 @@ def page(results: Sweep | Sequence[Run]) -> str:
         loader=PackageLoader("analysis.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    if isinstance(results, Sweep):
-        content = sweep_content(results)
-    else:
-        content = run_content(results[0]) if len(results) == 1 else runs_content(results)
-    content["figures"] = _figures(draw.figures_of(results))
+    content = content | {"figures": _figures(figures)}
     template = environment.get_template("page.html.j2")
     while True:
         text = template.render(**content)

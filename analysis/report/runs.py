@@ -34,8 +34,11 @@ def run_content(run: Run) -> dict[str, Any]:
     counted = summary["requests"]
     text = f"{counted['arrived']:,} requests arrived, {counted['finished']:,} finished"
     checked = summary.get("simulation", {}).get("checked")
+    load = summary.get("stability", {}).get("utilization")
+    share = f" at {100 * load:.0f} % of the requests that full batches would serve" if load is not None else ""
+    state = [f"{findings.verdict(run)}{share}."] if findings.verdict(run) else []
     return empty(run.name, "One run") | {
-        "sentences": [f"{text} in {number(summary['simulation']['simulated_s'])} s of simulated time."],
+        "sentences": [f"{text} in {number(summary['simulation']['simulated_s'])} s of simulated time.", *state],
         "headlines": findings.headlines(run),
         "bound": findings.bound(summary.get("stall", {}), summary.get("bound_by")),
         "limits": findings.limits(run),
@@ -54,13 +57,15 @@ def runs_content(runs: Sequence[Run]) -> dict[str, Any]:
         cells: list[Any] = [name]
         for metric in COMPARED:
             cells.append(cell(at(run.summary, metric), named(metric)[1]))
-        rows.append([*cells, cell(run.summary.get("bound_by"), "")])
-    columns = ["run", *(with_unit(*named(metric)) for metric in COMPARED), "bound by"]
+        rows.append([*cells, cell(run.summary.get("bound_by"), ""), findings.verdict(run)])
+    columns = ["run", *(with_unit(*named(metric)) for metric in COMPARED), "bound by", "steady state"]
+    over = [name for run, name in zip(runs, names) if findings.overloaded(run)]
     warnings = [f"{name}: {text}" for run, name in zip(runs, names) for text in findings.limits(run)["warnings"]]
     limits = findings.limits(base) | {"warnings": list(dict.fromkeys(warnings))}
     checked = all(run.summary.get("simulation", {}).get("checked") for run in runs)
     return empty(" / ".join(names[:3]) + (" ..." if len(names) > 3 else ""), f"{len(runs)} runs side by side") | {
-        "sentences": [_paired(base, run, names[0], name) for run, name in zip(runs[1:], names[1:])],
+        "sentences": [_paired(base, run, names[0], name) for run, name in zip(runs[1:], names[1:])]
+        + [f"{name} is OVERLOADED: its latencies grow with the length of the run." for name in over],
         "headlines": [],
         "bound": findings.bound(base.summary.get("stall", {}), base.summary.get("bound_by"), names[0]),
         "limits": limits,

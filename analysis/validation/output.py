@@ -2,7 +2,7 @@
 
     validate_rows.csv      data_set, row (line in its file, or id), metric, measured, model, error_pct
     validate.csv           the table that is printed
-    validate.pdf|svg|png   model against measurement
+    validate.pdf|svg|png   model against measurement; its caption in validate.txt
 
 All files are made in a folder beside the target and renamed into it, so that none is half-written; the same results give the
 same bytes. Other files in the target are left alone.

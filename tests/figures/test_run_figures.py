@@ -16,6 +16,8 @@ from analysis.figures.draw import figures_of, write
 from analysis.figures.results import Run, open_results
 from analysis.figures.style import COLOURS, Drawn, house
 from simulator.errors import InputError
+from simulator.experiments.explain import explain
+from tests.properties.small import pool, served
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def lines_of(figure: Drawn) -> dict[str, np.ndarray]:
 
 def test_every_figure_has_labels_data_and_a_caption(drawn: dict[str, Drawn]):
     """Would catch: a figure without units or data, a caption that does not name scenario and seed."""
-    assert list(drawn) == ["latency", "attribution", "tiers", "utilisation", "cost", "roofline", "path"]
+    assert list(drawn) == ["latency", "attribution", "tiers", "utilisation", "cost", "roofline", "devices"]
     for name, figure in drawn.items():
         assert len(figure.table) and len(figure.spots), name
         assert "one & all" in figure.caption and "seed" in figure.caption, name
@@ -68,21 +70,26 @@ def test_attribution_bars_sum_to_the_mean_latency(run: Run, drawn: dict[str, Dra
 
 def test_distribution_is_that_of_the_requests(run: Run):
     """Would catch: shares that do not end at 1, quantiles of another column, unfinished requests counted."""
-    rows = latency.distribution_rows(run.requests, run.summary, "x")
+    rows = latency.distribution_rows(run.requests, run.gaps, "x")
     for column in ("ttft_s", "tpot_s", "e2e_s"):
         mine, values = rows[rows["latency"] == column], run.requests[column].dropna().to_numpy()
         assert mine["share"].iloc[-1] == 1.0
         for _, seconds, share in mine[["latency", "seconds", "share"]].itertuples(index=False):
             assert np.mean(values <= seconds) == pytest.approx(share, abs=1e-12)
-    gaps = rows[rows["latency"] == "itl_s"].set_index("share")["seconds"]
-    assert gaps[0.99] == run.summary["latency"]["itl_s"]["p99"]
+    gaps = rows[rows["latency"] == "itl_s"]
+    assert gaps["share"].iloc[-1] == 1.0 and run.gaps is not None
+    tokens = run.requests["output_tokens"][run.requests["status"] == "finished"]
+    assert run.gaps["gaps"].sum() == (tokens - 1).sum()
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        drawn = gaps["seconds"].iloc[int(np.searchsorted(gaps["share"], share))]
+        assert drawn == pytest.approx(run.summary["latency"]["itl_s"][name], rel=0.02)  # 0.5 % a bin, 400 points a curve
 
 
 def test_distribution_of_one_request_is_drawn():
     """Would catch: a line of a single point, which nobody sees; a panel for a latency that no request has."""
     requests = pd.DataFrame({"ttft_s": [0.1], "tpot_s": [np.nan], "e2e_s": [0.1]})
     with house():
-        figure = latency.latency_distribution(latency.distribution_rows(requests, {}, "x"), {})
+        figure = latency.latency_distribution(latency.distribution_rows(requests, None, "x"), {})
     assert [axes.get_xlabel() for axes in figure.figure.axes] == ["TTFT (ms)", "end to end (ms)"]
     assert list(figure.figure.axes[0].get_lines()[0].get_ydata()) == [0.0, 1.0]
 
@@ -100,6 +107,31 @@ def test_utilisation_over_time_sums_to_the_summary(run: Run):
     assert len(reading) >= 4 and busy[reading[0]] > 0
     for name in reading:
         assert busy[name] == pytest.approx(run.summary["utilization"][name], rel=1e-9), name
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_utilisation_counts_the_stages_of_all_replicas(shared: bool):
+    """Three replicas: ports are three times one's, links of a shared pool count once, and so in the summary; nothing carries
+    more than it can. Would catch: bytes of all replicas over the rate of one's port, or a shared link counted three times.
+    """
+    port = {"type": "pcie-gen4-x16", "bandwidth": "1 GB/s"}
+    far = pool(l1=10, l3=300, link="3 GB/s") | {"kv.codec": "none", "cluster.gpus.link": port}
+    work = {
+        "requests": 40, "arrivals": {"process": "poisson", "rate": "3000 /s"},
+        "input": {"dist": "uniform", "low": "10 tokens", "high": "120 tokens"},
+        "output": {"dist": "fixed", "tokens": "40 tokens"},
+    }  # fmt: skip
+    three = {"cluster.replicas": 3, "cluster.kv_pool.shared": shared, "workload.synthetic": work}
+    made = served(far | three)
+    series, paths = pd.DataFrame(made.series), explain(made.scenario)["paths"]
+    shares = over_time.stage_shares(series, paths).drop(columns="time_s")
+    busy = shares.sum() * series["time_s"][1] / made.summary["simulation"]["simulated_s"]
+    for name in ("gpu.port.read", "pool.link.read"):
+        assert busy[name] == pytest.approx(made.summary["utilization"][name], rel=1e-9), name
+        assert 0.1 < shares[name].max() <= 1.0 + 1e-9
+    rates = {row["stage"]: (row["bytes_per_s"], row["bytes_per_s_of_all"]) for row in paths["read"]["stages"]}
+    assert rates["gpu.port.read"][1] == 3 * rates["gpu.port.read"][0]
+    assert rates["pool.link.read"][1] == (1 if shared else 3) * rates["pool.link.read"][0]
 
 
 def test_tiers_and_hits_are_those_of_the_series(run: Run, drawn: dict[str, Drawn]):
@@ -151,10 +183,24 @@ def test_latency_bandwidth_by_hand():
     """
     path = {"stages": [{"raw_bytes_per_s": 1e10}], "latency_s": 1e-6, "raw_bytes_per_s": 5e9}
     path |= {"outstanding_raw_bytes_per_s": 5e9}
-    rows = devices.path_rows({"paths": {"read": path}}, {})
+    rows = devices.curve_rows({"paths": {"read": path}})
     assert rows["bytes_per_s"].max() == pytest.approx(5e9) and (rows["seconds"] == 1e-6).all()
-    free = devices.path_rows({"paths": {"read": path | {"outstanding_raw_bytes_per_s": None}}}, {})
-    assert free["bytes_per_s"].max() == pytest.approx(1e10) and free["seconds"].max() == pytest.approx(3e-6)
+    free = devices.curve_rows({"paths": {"read": path | {"outstanding_raw_bytes_per_s": None}}})
+    assert free["bytes_per_s"].max() == pytest.approx(1e10) and free["seconds"].max() == pytest.approx(2e-6)
+
+
+def test_curves_of_devices_are_those_of_explain():
+    """Would catch: a device left out, alike devices drawn over each other, the mark of the run at another load."""
+    points = [{"load": load, "seconds": 1e-6 * (1 + load), "bytes_per_s": load * 1e10} for load in (0.0, 0.5, 1.0)]
+    device = {"latency_s": 1e-6, "load_factor": 1.0, "bytes_per_s": 1e10, "curve": points}
+    curves = [{"device": f"pool.link.{way}"} | device for way in ("read", "write")]
+    curves.append({"device": "switch"} | device | {"bytes_per_s": 2e10})
+    rows = devices.curve_rows({"devices": {"curves": curves}})
+    assert list(dict.fromkeys(rows["device"])) == ["pool.link", "switch"] and len(rows) == 6
+    with house():
+        figure = devices.latency_bandwidth(rows, 0.75)
+    marks = [line for line in figure.figure.axes[0].get_lines() if len(line.get_xdata()) == 1]
+    assert [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in marks] == [pytest.approx((7.5, 1.75))] * 2
 
 
 def test_same_folder_same_bytes_elsewhere(run: Run, tmp_path: Path):
@@ -183,11 +229,13 @@ def test_fault_is_drawn_with_its_level():
     time = np.arange(100.0)
     series = pd.DataFrame({"time_s": time, "output_tokens_per_s": np.where((time > 40) & (time < 60), 20.0, 100.0)})
     with house():
-        figure = over_time.fault_recovery(series, [{"at_s": 40.0, "what": "link down", "tokens_per_s_before": 100.0}])
+        fault = {"at_s": 40.0, "what": "link_down", "tokens_per_s_before": 100.0, "during": 20.0, "after": 90.0}
+        known = over_time.fault_rows([fault], {"faults": [{"what": "link_down", "at_s": 40.0, "duration_s": 20.0}]})
+        figure = over_time.fault_recovery(series, known)
     assert figure.table["output_tokens_per_s"].min() == 20.0
     assert figure.table["from_fault_s"].min() < 0 < figure.table["from_fault_s"].max()
-    levels = [line.get_ydata()[0] for line in figure.figure.axes[0].get_lines() if list(line.get_xdata()) == [0, 1]]
-    assert 100.0 in levels
+    drawn = [line.get_xydata().tolist() for line in figure.figure.axes[0].get_lines() if line.get_linestyle() == "--"]
+    assert drawn == [[[0.0, 100.0], [40.0, 100.0]], [[40.0, 20.0], [60.0, 20.0]], [[60.0, 90.0], [99.0, 90.0]]]
 
 
 def test_scatter_draws_every_pair():
@@ -227,6 +275,21 @@ def test_wrong_folders_are_all_named_at_once(tmp_path: Path, run_folder: Path):
         open_all([tmp_path / "none", tmp_path / "empty", broken, run_folder])
     assert len(found.value.problems) == 3
     assert all(name in str(found.value) for name in ("none", "empty", "summary.json"))
+
+
+def test_tables_of_something_else_are_refused(tmp_path: Path, run_folder: Path):
+    """Would catch: a KeyError, or figures of half a run, where a file is readable but not ours."""
+    from analysis.figures.results import open_all
+
+    for name, wrong in (("requests.parquet", pd.DataFrame({"a": [1]})), ("itl.parquet", pd.DataFrame({"itl_s": [1.0]}))):
+        shutil.copytree(run_folder, tmp_path / name)
+        wrong.to_parquet(tmp_path / name / name)
+        with pytest.raises(InputError, match=f"{name}: has no (status|gaps)"):
+            open_all([tmp_path / name])
+    shutil.copytree(run_folder, tmp_path / "summary")
+    (tmp_path / "summary" / "summary.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="has no throughput"):
+        open_all([tmp_path / "summary"])
 
 
 def test_colours_are_told_apart_in_greyscale():
