@@ -1,0 +1,112 @@
+"""The claims ledger of CXL-SpecKV, as `speckvsim reproduce` makes it: every number in it is computed when it is made.
+
+    serving      throughput, tokens/s, energy, cost-performance      latency      decode step, overheads, hit rates, access time
+    capacity     batch, memory cost, bandwidth                       compression  the ratio and its stages
+    scaling      efficiency at eight GPUs
+
+and the regime atlas (`atlas.py`): where a pool, host memory or GPUs alone are the better choice.
+
+Not simulated: perplexity and task accuracy (no weights are run), FPGA area and clock (no synthesis).
+The folder gets `ledger.json`, `ledger.csv`, `atlas.csv` (every run of the atlas), `advice.csv` (a row a cell), the figures with
+their data, and `ledger.html`, all written at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.figures.draw import write as write_figures
+from analysis.figures.style import Drawn
+from analysis.report.page import write_page
+from analysis.reproduction import atlas as regimes
+from analysis.reproduction import capacity, compression, latency, scaling, serving
+from analysis.reproduction.claim import Claim
+from analysis.reproduction.figures import against_reported, atlas_map, read_budgets
+from analysis.reproduction.text import content
+from analysis.reproduction.world import Runs
+from simulator.errors import InputError, Problem
+
+PARTS = (serving, latency, capacity, compression, scaling)
+CLAIMS_SHARE = 0.4  # of the time
+ROUNDS = 12  # of each bisection
+POINTS = [16, 32, 64, 128, 256, 512, 1024, 2304]  # tokens a step may read, in the figure
+
+Report = Callable[[float, str], None]
+
+
+@dataclass
+class Ledger:
+    claims: list[Claim]
+    atlas: pd.DataFrame  # a row a run
+    advice: pd.DataFrame  # a row a cell
+    figures: dict[str, Drawn]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [claim.row() for claim in self.claims]
+
+
+def ledger(report: Report = lambda done, text: None, rounds: int = ROUNDS) -> Ledger:
+    """Runs everything; `report` hears (share done, text)."""
+    done = 0.0
+    runs = Runs(lambda text: report(done, f"claims: {text}"))
+    claims: list[Claim] = []
+    for index, part in enumerate(PARTS):
+        done = CLAIMS_SHARE * index / (len(PARTS) + 1)
+        claims += part.claims(runs, rounds)
+    done = CLAIMS_SHARE * len(PARTS) / (len(PARTS) + 1)
+    curves = serving.speed_up_curves(runs, POINTS)
+    rows = regimes.atlas(lambda share, text: report(CLAIMS_SHARE + (1.0 - CLAIMS_SHARE) * share, text))
+    advice = regimes.advice(rows)
+    figures = {
+        "against_reported": against_reported(claims),
+        "read_budgets": read_budgets(curves, serving.AFTER / serving.BEFORE),
+        "atlas": atlas_map(advice),
+    }
+    return Ledger(claims, rows, advice, figures)
+
+
+def ready(folder: Path) -> None:
+    """Make the folder, before minutes of work; InputError where nothing can be written in it."""
+    with _written(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(prefix=".speckvsim-", dir=folder))
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(Problem(str(folder), "", f"cannot be written: {error.strerror or error}")) from error
+
+
+def write(found: Ledger, folder: Path) -> list[Path]:
+    """`folder` is made; what it holds of an earlier ledger is replaced."""
+    with _written(folder):
+        return _write(found, folder)
+
+
+def _write(found: Ledger, folder: Path) -> list[Path]:
+    files = write_figures(found.figures, folder / "figures")
+    advice = json.loads(found.advice.replace(inf, None).to_json(orient="records"))
+    document = {
+        "rows": found.rows,
+        "atlas": advice,
+        "tables": {claim.name: claim.tables for claim in found.claims if claim.tables},
+    }
+    (folder / "ledger.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for name, table in (("ledger", pd.DataFrame(found.rows)), ("atlas", found.atlas), ("advice", found.advice)):
+        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    page = write_page(content(found.claims, found.advice), found.figures, folder / "ledger.html")
+    return [*files, *(folder / f"{name}.csv" for name in ("ledger", "atlas", "advice")), folder / "ledger.json", page]
