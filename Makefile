@@ -21,6 +21,7 @@ test-all: $(VENV)/.stamp-dev
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
@@ -49,7 +50,7 @@ studies: $(VENV)/.stamp-run
 		$(BIN)/python -m analysis.conclusions $$study $$folder || exit $$?; \
 	done
 
-# The four figures of the README, from fresh runs of shipped scenarios and studies; some minutes.
+# The figures of the README, from fresh runs of shipped scenarios and studies; some minutes.
 GALLERY := results/gallery
 DRAWN := gpu_only gpu_only_l1 cxl_nospec cxl_next_layer quickstart
 gallery: $(VENV)/.stamp-run
@@ -63,6 +64,8 @@ gallery: $(VENV)/.stamp-run
 	$(BIN)/speckvsim plot $(GALLERY)/l1_size --only axis_throughput_output_tokens_per_s --out docs/gallery >/dev/null
 	$(BIN)/speckvsim plot $(DRAWN:%=$(GALLERY)/%) --only attribution --out docs/gallery >/dev/null
 	$(BIN)/speckvsim plot $(GALLERY)/quickstart --only tiers --out docs/gallery >/dev/null
+	$(BIN)/speckvsim reproduce --quiet --out $(GALLERY)/reproduce >/dev/null
+	cp $(GALLERY)/reproduce/figures/atlas.png $(GALLERY)/reproduce/figures/atlas.csv $(GALLERY)/reproduce/figures/atlas.txt docs
 	rm docs/gallery/*.pdf docs/gallery/*.png
 
 # Development and both extras: `cluster` (dask) and `explore` (optuna).
