@@ -15,7 +15,6 @@ from analysis.reproduction.world import ALL_HEADS, GROUPED, Runs, decode_tokens_
 
 STEP, SLOWER, SPECULATIVE = 18.3, 23.5, 19.8  # ms
 DECODE = "authors_decode.yaml"
-ALONE_STEP = ("kv.l1=none", "kv.system=none", "kv.l2=0 B", "kv.placement={}", "cluster.kv_pool=none", "prefetch={}")
 STATED_ROW, TOKEN_ROW, NEXT_ROW = "stated (statistical)", "token model, top-4", "next_layer"
 
 
@@ -46,8 +45,7 @@ def claims(runs: Runs, rounds: int) -> list[Claim]:
 
 def _batch_step(runs: Runs, batch: int) -> float:
     """ms of a decode step of GPUs alone."""
-    settings = (f"model={GROUPED}", f"scheduler.max_batch={batch}", *ALONE_STEP)
-    return 1e3 * batch / decode_tokens_per_s(runs.of(*settings, file=DECODE))
+    return 1e3 * batch / decode_tokens_per_s(runs.alone(GROUPED, batch, file=DECODE))
 
 
 def _step(runs: Runs, world: dict[str, Any], all_heads: dict[str, Any]) -> Claim:
@@ -67,8 +65,8 @@ def _no_speculation(runs: Runs, world: dict[str, Any]) -> Claim:
     alone = _batch_step(runs, 16)
 
     def overhead(model: str, batch: int) -> float:
-        fixed = (f"model={model}", f"scheduler.max_batch={batch}", "kv.l1=12 GiB", "prefetch={predictor: none}")
-        step = 1e3 * batch / decode_tokens_per_s(runs.of(*fixed, file=DECODE))
+        summary = runs.pool(model, batch, "kv.l1=12 GiB", "prefetch={predictor: none}", file=DECODE)
+        step = 1e3 * batch / decode_tokens_per_s(summary)
         return step / alone - 1.0
 
     def size(model: str) -> float:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from analysis.reproduction.claim import ABSTRACT, PAPER, REPORTED, Claim, Finding, Regime, Rows, largest
+from analysis.reproduction.latency import SPECULATIVE, STEP
 from analysis.reproduction.world import (
     ALL_HEADS,
     GROUPED,
@@ -91,8 +92,8 @@ def claims(runs: Runs, rounds: int) -> list[Claim]:
         Finding(tokens_per_s(measured), f"decode alone {decode_tokens_per_s(measured):,.0f}"),
         _prompts_text(_longest(runs, rounds, lambda one, other: tokens_per_s(other) >= AFTER), f"{AFTER:,.0f} tokens/s"),
         f"Prompts of 2,048 tokens alone allow {prefill:,.0f} output tokens/s at 256 tokens each, whatever decode costs. At "
-        f"{BEFORE:,.0f} tokens/s and the reported 18.3 ms a step, {BEFORE * 18.3e-3:.1f} decode at a time, not {SMALL}; "
-        f"at {AFTER:,.0f} and 19.8 ms, {AFTER * 19.8e-3:.1f}, not {LARGE}.",
+        f"{BEFORE:,.0f} tokens/s and the reported {STEP} ms a step, {BEFORE * STEP * 1e-3:.1f} decode at a time, not {SMALL}; "
+        f"at {AFTER:,.0f} and {SPECULATIVE} ms, {AFTER * SPECULATIVE * 1e-3:.1f}, not {LARGE}.",
     )  # fmt: skip
     three = before[GROUPED], assumed, measured
     return [rate, absolute, _energy(runs, rounds, *three), _cost(runs, rounds, *three)]
@@ -111,10 +112,6 @@ def _runs(runs: Runs) -> Rows:
             line(f"{kind}: pool as measured, batch {LARGE}", runs.pool(model, LARGE, *MEASURED)),
         ]
     return rows
-
-
-def _prompt(tokens: float) -> str:
-    return f"workload.synthetic.input.tokens={round(tokens)} tokens"
 
 
 def _longest(runs: Runs, rounds: int, holds: Callable[[Summary, Summary], bool]) -> float | None:

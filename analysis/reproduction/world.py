@@ -47,12 +47,12 @@ class Runs:
             self.told(f"{len(self)} runs")
         return self._known[file, settings]
 
-    def alone(self, model: str, batch: int, *settings: str) -> Summary:
+    def alone(self, model: str, batch: int, *settings: str, file: str = SERVING) -> Summary:
         """Eight GPUs without a pool."""
-        return self.of(f"model={model}", f"scheduler.max_batch={batch}", *ALONE, *settings)
+        return self.pool(model, batch, *ALONE, *settings, file=file)
 
-    def pool(self, model: str, batch: int, *settings: str) -> Summary:
-        return self.of(f"model={model}", f"scheduler.max_batch={batch}", *settings)
+    def pool(self, model: str, batch: int, *settings: str, file: str = SERVING) -> Summary:
+        return self.of(f"model={model}", f"scheduler.max_batch={batch}", *settings, file=file)
 
 
 def scenario(*settings: str, file: str = SERVING) -> Scenario:
