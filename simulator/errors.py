@@ -5,7 +5,8 @@ Every error of this kind ends a command with exit code 2 and is printed without 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -35,6 +36,15 @@ class InputError(Exception):
         count = len(self.problems)
         tail = f"\n{count} problem{'s' if count > 1 else ''}; nothing was run"
         return "\n".join(str(problem) for problem in self.problems) + tail
+
+
+@contextmanager
+def writing(place: object) -> Iterator[None]:
+    """What the system refuses while `place` (a file or folder) is written is wrong input: InputError for an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(Problem(str(place), "", f"cannot be written: {error.strerror or error}")) from error
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ import pandas as pd
 from analysis.figures import bars, devices, latency, over_time, studies
 from analysis.figures.results import Results, Run, Sweep
 from analysis.figures.style import Drawn, house, save, short
-from simulator.errors import InputError, Problem, did_you_mean
+from simulator.errors import InputError, Problem, did_you_mean, writing
 
 FOLDER = "figures"
 MOST_RUNS = 8  # in one figure
@@ -55,7 +55,7 @@ def chosen(drawn: dict[str, Drawn], names: Sequence[str] | None) -> dict[str, Dr
 
 def write(drawn: dict[str, Drawn], folder: Path) -> list[Path]:
     """All files of all figures; each appears complete or not at all. Other files in the folder are left alone."""
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".speckvsim-", dir=folder))
         try:
@@ -65,8 +65,6 @@ def write(drawn: dict[str, Drawn], folder: Path) -> list[Path]:
             return [folder / file.name for file in made]
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        raise InputError(Problem(str(folder), "", f"cannot be written: {error.strerror or error}")) from error
 
 
 def caption_of(run: Run) -> str:

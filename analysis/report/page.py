@@ -19,7 +19,7 @@ from analysis.figures.style import Drawn
 from analysis.report.runs import run_content, runs_content
 from analysis.report.svg import inline
 from analysis.report.sweeps import sweep_content
-from simulator.errors import InputError, Problem
+from simulator.errors import writing
 
 LARGEST = 2_900_000  # bytes of the file
 MOST_FIGURES = 30
@@ -32,15 +32,13 @@ def write(results: Sweep | Sequence[Run], file: Path) -> Path:
 def write_page(content: dict[str, Any], figures: dict[str, Drawn], file: Path) -> Path:
     """Write a page beside its place under another name, then rename it."""
     text = render(content, figures)
-    try:
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, aside = tempfile.mkstemp(prefix=".speckvsim-", dir=file.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
         os.chmod(aside, 0o644)
         os.replace(aside, file)
-    except OSError as error:
-        raise InputError(Problem(str(file), "", f"cannot be written: {error.strerror or error}")) from error
     return file
 
 

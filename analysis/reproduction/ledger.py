@@ -16,8 +16,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -34,7 +33,7 @@ from analysis.reproduction.claim import Claim
 from analysis.reproduction.figures import against_reported, atlas_map, read_budgets
 from analysis.reproduction.text import content
 from analysis.reproduction.world import Runs
-from simulator.errors import InputError, Problem
+from simulator.errors import writing
 
 PARTS = (serving, latency, capacity, compression, scaling)
 CLAIMS_SHARE = 0.4  # of the time
@@ -78,22 +77,14 @@ def ledger(report: Report = lambda done, text: None, rounds: int = ROUNDS) -> Le
 
 def ready(folder: Path) -> None:
     """Make the folder, before minutes of work; InputError where nothing can be written in it."""
-    with _written(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         os.rmdir(tempfile.mkdtemp(prefix=".speckvsim-", dir=folder))
 
 
-@contextmanager
-def _written(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(Problem(str(folder), "", f"cannot be written: {error.strerror or error}")) from error
-
-
 def write(found: Ledger, folder: Path) -> list[Path]:
     """`folder` is made; what it holds of an earlier ledger is replaced."""
-    with _written(folder):
+    with writing(folder):
         return _write(found, folder)
 
 
