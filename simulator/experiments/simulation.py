@@ -182,7 +182,8 @@ class Simulation:
             for end in range(prompts, len(engines)):
                 ports = replicas[start].gpus.gpu.link.latency + replicas[end].gpus.gpu.link.latency
                 ways[start, end] = (fabric.way(f"{start} to {end}"), way.link.latency + ports)
-        token, stored = scenario.model.kv_bytes_per_token, law.stored(scenario.kv.policies, scenario.model)
+        token, kv = scenario.model.kv_bytes_per_token, scenario.kv
+        stored = law.stored(kv.policies, scenario.model, kv.block_tokens)
 
         def held(tokens: int) -> float:
             return token * stored.at(tokens) if tokens else 0.0

@@ -133,7 +133,8 @@ class PlannedReplica(AdmittingReplica):
     def steady_steps(self) -> int:
         """Steps over which the batch stays as it is and reads grow evenly."""
         if self.other is not None:
-            return int(min(self.batch.steps_to_end(), self.other.law.steady(self.decoding_contexts())))
+            steady = self.other.law.steady(self.decoding_contexts())
+            return int(min(self.batch.steps_to_end(), self.batch.steps_to_turn(), steady))
         limit = self.batch.steps_to_end() if self.policy.dense else 1
         return int(min(limit, self.batch.steps_to_turn())) if self.batch.window else limit
 

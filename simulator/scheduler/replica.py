@@ -61,7 +61,7 @@ class Replica:
         self.lasting = self.residency.capacity()  # blocks that there are in the long run, whatever is broken now
         self.reach(self.lasting)
         self.most = min(spec.max_batch, self.residency.l1_blocks)  # the newest block of every sequence is in L1
-        self.batch = batch_of(geometry, scenario.model.window)
+        self.batch = batch_of(geometry, 0 if self.other else scenario.model.window)
         self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder) if self.prefix is not None else None
         self.clock = 0.0
         self.presence = 0.0  # integral of the number of requests in the system

@@ -136,7 +136,7 @@ HOT = FAR | {"kv.placement": {"eviction": "hot", "threshold": 2}}
 CHATS = {"turns": 3, "spread": "geometric", "think": "1 ms", "prefixes": [{"tokens": "32 tokens", "count": 2}]}
 TALK = NEAR | {"workload.synthetic": SYNTHETIC | {"sessions": CHATS}}
 STARTED = {"workload.trace": {"path": AZURE, "limit": 8, "starts": {"process": "gamma", "rate": "2 /s", "cv": 2}}}
-CLIENTS = str(ROOT / "traces" / "servegen_reason_deepseek-r1_clients.tar.gz")
+CLIENTS = str(ROOT / "traces" / "servegen_reason_deepseek-r1.tar.gz")
 SERVICE = {
     "model.max_context": "65536 tokens",
     "workload.clients": {"path": CLIENTS, "limit": 8, "start": "1 h", "end": "25 h"},
