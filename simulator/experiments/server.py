@@ -61,7 +61,7 @@ def server(
     sizes, kv, pages = geometry(scenario), scenario.kv, None
     pool = scenario.pool if scenario.scheduler.preemption != "swap_pool" else None  # then nothing is read from it in place
     if pool is None:
-        sizes = replace(sizes, l3_blocks=0)
+        sizes = replace(sizes, l3_blocks=0, near_blocks=1)
     engine: Engine | Lockstep
 
     def draws(name: str) -> np.random.Generator:

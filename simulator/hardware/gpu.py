@@ -216,8 +216,9 @@ class StepModel:
             self._layer[tokens, attentions] = parts
         return parts
 
-    def layer_time(self, tokens: int, attentions: int, context: int, pieces: float = 0.0) -> float:
-        """Seconds of one layer: with decodes over `context` tokens in all, and `pieces` seconds of attention beside them."""
+    def layer_time(self, tokens: int, attentions: int, context: int, pieces: float = 0.0, rows: int = 0) -> float:
+        """Seconds of one layer: with decodes over `context` tokens in all, and `pieces` seconds of attention beside them. How
+        many of the tokens are `rows` that emit one makes no difference here."""
         return self.layer(tokens, attentions).total + self.attention_per_token * context + pieces
 
     def _one_layer(self, tokens: int, attentions: int, moe: bool, shared: float | None = None) -> Parts:
@@ -257,6 +258,10 @@ class StepModel:
                 parts = Parts(parts.compute, parts.hbm + blocks, parts.collective, parts.launch)
             self._head[rows] = parts
         return parts
+
+    def head_time(self, rows: int) -> float:
+        """Seconds of what follows the last layer in a step that emits so many tokens."""
+        return self.head(rows).total
 
     def host_time(self, rows: int) -> float:
         """Seconds that the GPU waits for the host in a step that emits so many tokens."""

@@ -292,19 +292,22 @@ class Engine(PlannedReplica):
         if self.recorder.pieces is not None:
             self.recorder.pieces += [(run, request, self._done[request], take) for request, take in plan.pieces]
         if self.far is not None:
-            layer = model.layer_time(tokens, kernels, plan.context, extra)
+            layer = model.layer_time(tokens, kernels, plan.context, extra, plan.rows)
             slow = UNDISTURBED
             if self.far.interference is not None:
-                slow = self.far.interference.slow(tokens, plan.context, plan.work)
+                context = plan.context if self.other is None else self.other.dense_tokens(plan.context)
+                slow = self.far.interference.slow(tokens, context, plan.work)
             scores = model.attention_per_token * self.batch.context
+            if self.other is not None:
+                scores = self.other.scan_time(self.batch.blocks * self.geometry.block_tokens)
             duration = yield from far_step(self, self.far, run, plan, layer, duration, slow, scores)
         if plan.moving:
             duration += plan.moving
             self._record_swap(run, duration, plan.moving)
         if self.computed is not None and plan.pieces:
             begin = now + model.host_time(plan.rows)
-            layer = model.layer_time(tokens, kernels, plan.context, extra)
-            self.computed(plan, begin, layer, max(begin + layer, now + duration - model.head(plan.rows).total))
+            layer = model.layer_time(tokens, kernels, plan.context, extra, plan.rows)
+            self.computed(plan, begin, layer, max(begin + layer, now + duration - model.head_time(plan.rows)))
         self.steps += 1
         yield from self._pass(now + duration)
         self._known = now

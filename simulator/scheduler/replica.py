@@ -21,6 +21,7 @@ from simulator.metrics.recorder import FINISHED, Recorder
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scheduler.batching import BATCHINGS, Batching
 from simulator.scheduler.far import FarMemory
+from simulator.scheduler.far_in_part import FarInPart
 from simulator.scheduler.gate import GATES
 from simulator.scheduler.policy_steps import other_steps
 from simulator.scheduler.prefixes import Prefixes
@@ -53,13 +54,13 @@ class Replica:
         self.pages = pages  # residency by page, where single pages matter
         parks = far is not None and self.policy.sharing == "prefix"  # L3 keeps what nobody reads now
         near = Split(geometry.l1_blocks, 0, geometry.layers) if parks else None
-        counted = EVICTIONS.get(scenario.kv.eviction, Lru)
-        self.residency = pages or near or counted(geometry.l1_blocks, geometry.l3_blocks, geometry.layers)
+        counted, always = EVICTIONS.get(scenario.kv.eviction, Lru), geometry.near_blocks
+        self.residency = pages or near or counted(geometry.l1_blocks, geometry.l3_blocks, geometry.layers, always)
         self.prefix = prefix_of(scenario, geometry, work)
         self.reuse = reuse_of(self.prefix, far, geometry, near, scenario, work, lambda: self.clock)
         self.lasting = self.residency.capacity()  # blocks that there are in the long run, whatever is broken now
         self.reach(self.lasting)
-        self.most = min(spec.max_batch, self.residency.l1_blocks)  # the newest block of every sequence is in L1
+        self.most = min(spec.max_batch, max(1, self.residency.l1_blocks // always))  # what stays near of each fits in L1
         self.batch = batch_of(geometry, scenario.model.window)
         self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder) if self.prefix is not None else None
         self.clock = 0.0
@@ -83,6 +84,7 @@ class Replica:
         self._waiting: dict[int, float] = {}
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
+        self.in_part = FarInPart(scenario, geometry) if far is not None and self.other is not None else None
 
     @property
     def idle(self) -> bool:

@@ -31,7 +31,7 @@ def stored(policies: Policies, model: Model) -> Curve:
     alive = retention.kept(policies.retention)
     found = []
     for group in layout.groups_of(policies.layout):
-        held = _through(layout.kept(group), alive)
+        held = through(layout.kept(group), alive)
         tokens = codec.cost(policies.codec, layout.entries(group, held), group.kv_scale)
         state = Curve(constant=group.state / model.kv_bytes_per_token_layer)
         found.append((tokens.times(1.0 + policies.reading.index_stored) + state).times(group.share))
@@ -45,7 +45,7 @@ def read(policies: Policies, chosen: Selection, model: Model, memory: float, com
     touched = selection.bytes_of(policies.reading)
     alive, found = retention.kept(policies.retention), []
     for group in layout.groups_of(policies.layout):
-        tokens = layout.entries(group, _through(layout.kept(group), alive))
+        tokens = layout.entries(group, through(layout.kept(group), alive))
         each = group.kv_scale * touched * memory / token
         floor = group.flops_scale * policies.layout.query_heads * touched * compute / token
         parts = codec.cost(policies.codec, selection.read(chosen, model.layers, tokens), each, floor)
@@ -55,7 +55,7 @@ def read(policies: Policies, chosen: Selection, model: Model, memory: float, com
     return total(found)
 
 
-def _through(outer: Curve, inner: Curve) -> Curve:
+def through(outer: Curve, inner: Curve) -> Curve:
     """outer(inner(n)) for concave curves without a constant."""
     return total(inner.capped(cap).times(slope) for cap, slope in outer.terms)
 
