@@ -184,6 +184,12 @@ def cluster_checks(scenario: r.ScenarioResolved, cluster: Any, source: Source) -
     if max(parallel, default=1) > 1:
         yield source.problem(at, "several groups of replicas in lock step (data_parallel) are not modelled")
     pool = scenario.pool
+    if pool is not None and scenario.cluster.pool_shared and scenario.kv.sharing == "prefix":
+        ranks = [group.gpus.tensor_parallel for group in scenario.cluster.groups if group.role != "decode"]
+        sizes = {count: scenario.model.kv_elements(count) * count for count in ranks}
+        if len(set(sizes.values())) > 1:
+            message = "a block of KV is as large as there are copies over GPUs, which differ between the groups"
+            yield source.problem(at, message, "write cluster.kv_pool.shared: false, or the same tensor_parallel")
     swap = any(group.scheduler.preemption == "swap_pool" for group in scenario.cluster.groups)
     if pool is not None and scenario.cluster.pool_shared and swap:
         message = "swaps of several replicas to one pool are not modelled"
