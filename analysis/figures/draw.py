@@ -10,9 +10,6 @@ A figure is left out where the folder has nothing to draw in it.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +18,8 @@ import pandas as pd
 from analysis.figures import bars, devices, latency, over_time, studies
 from analysis.figures.results import Results, Run, Sweep
 from analysis.figures.style import Drawn, house, save, short
-from simulator.errors import InputError, Problem, did_you_mean, writing
+from analysis.files import filled
+from simulator.errors import InputError, Problem, did_you_mean
 
 FOLDER = "figures"
 MOST_RUNS = 8  # in one figure
@@ -55,16 +53,9 @@ def chosen(drawn: dict[str, Drawn], names: Sequence[str] | None) -> dict[str, Dr
 
 def write(drawn: dict[str, Drawn], folder: Path) -> list[Path]:
     """All files of all figures; each appears complete or not at all. Other files in the folder are left alone."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".speckvsim-", dir=folder))
-        try:
-            made = [file for name, figure in drawn.items() for file in save(figure, aside, name)]
-            for file in made:
-                os.replace(file, folder / file.name)
-            return [folder / file.name for file in made]
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    with filled(folder) as aside:
+        made = [file.name for name, figure in drawn.items() for file in save(figure, aside, name)]
+    return [folder / name for name in made]
 
 
 def caption_of(run: Run) -> str:

@@ -7,8 +7,6 @@ styles are inside the file, and a content security policy forbids everything els
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,10 @@ from typing import Any
 from analysis.figures import draw
 from analysis.figures.results import Run, Sweep
 from analysis.figures.style import Drawn
+from analysis.files import filled
 from analysis.report.runs import run_content, runs_content
 from analysis.report.svg import inline
 from analysis.report.sweeps import sweep_content
-from simulator.errors import writing
 
 LARGEST = 2_900_000  # bytes of the file
 MOST_FIGURES = 30
@@ -32,13 +30,8 @@ def write(results: Sweep | Sequence[Run], file: Path) -> Path:
 def write_page(content: dict[str, Any], figures: dict[str, Drawn], file: Path) -> Path:
     """Write a page beside its place under another name, then rename it."""
     text = render(content, figures)
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=".speckvsim-", dir=file.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.chmod(aside, 0o644)
-        os.replace(aside, file)
+    with filled(file.parent) as aside:
+        (aside / file.name).write_text(text, encoding="utf-8")
     return file
 
 

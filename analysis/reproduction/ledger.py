@@ -8,14 +8,12 @@ and the regime atlas (`atlas.py`): where a pool, host memory or GPUs alone are t
 
 Not simulated: perplexity and task accuracy (no weights are run), FPGA area and clock (no synthesis).
 The folder gets `ledger.json`, `ledger.csv`, `atlas.csv` (every run of the atlas), `advice.csv` (a row a cell), the figures with
-their data, and `ledger.html`, all written at the end.
+their data, and `ledger.html`, all put in place at the end.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
@@ -24,19 +22,19 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures.draw import write as write_figures
-from analysis.figures.style import Drawn
-from analysis.report.page import write_page
+from analysis.figures.style import Drawn, save
+from analysis.files import filled
+from analysis.report.page import render
 from analysis.reproduction import atlas as regimes
 from analysis.reproduction import capacity, compression, latency, scaling, serving
 from analysis.reproduction.claim import Claim
 from analysis.reproduction.figures import against_reported, atlas_map, read_budgets
 from analysis.reproduction.text import content
 from analysis.reproduction.world import Runs
-from simulator.errors import writing
 
 PARTS = (serving, latency, capacity, compression, scaling)
 CLAIMS_SHARE = 0.4  # of the time
+FIGURES = "figures"  # their folder
 ROUNDS = 12  # of each bisection
 POINTS = [16, 32, 64, 128, 256, 512, 1024, 2304]  # tokens a step may read, in the figure
 
@@ -75,29 +73,23 @@ def ledger(report: Report = lambda done, text: None, rounds: int = ROUNDS) -> Le
     return Ledger(claims, rows, advice, figures)
 
 
-def ready(folder: Path) -> None:
-    """Make the folder, before minutes of work; InputError where nothing can be written in it."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        os.rmdir(tempfile.mkdtemp(prefix=".speckvsim-", dir=folder))
-
-
 def write(found: Ledger, folder: Path) -> list[Path]:
-    """`folder` is made; what it holds of an earlier ledger is replaced."""
-    with writing(folder):
-        return _write(found, folder)
-
-
-def _write(found: Ledger, folder: Path) -> list[Path]:
-    files = write_figures(found.figures, folder / "figures")
-    advice = json.loads(found.advice.replace(inf, None).to_json(orient="records"))
+    """All files or none; those of an earlier ledger are replaced."""
+    tables = {"ledger": pd.DataFrame(found.rows), "atlas": found.atlas, "advice": found.advice}
     document = {
         "rows": found.rows,
-        "atlas": advice,
+        "atlas": json.loads(found.advice.replace(inf, None).to_json(orient="records")),
         "tables": {claim.name: claim.tables for claim in found.claims if claim.tables},
     }
-    (folder / "ledger.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    for name, table in (("ledger", pd.DataFrame(found.rows)), ("atlas", found.atlas), ("advice", found.advice)):
-        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    page = write_page(content(found.claims, found.advice), found.figures, folder / "ledger.html")
-    return [*files, *(folder / f"{name}.csv" for name in ("ledger", "atlas", "advice")), folder / "ledger.json", page]
+    with filled(folder) as aside:
+        (aside / FIGURES).mkdir()
+        made = [file for name, figure in found.figures.items() for file in save(figure, aside / FIGURES, name)]
+        for name, table in tables.items():
+            made.append(aside / f"{name}.csv")
+            table.to_csv(made[-1], index=False, lineterminator="\n")
+        made.append(aside / "ledger.json")
+        made[-1].write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        made.append(aside / "ledger.html")
+        made[-1].write_text(render(content(found.claims, found.advice), found.figures), encoding="utf-8")
+        names = [file.relative_to(aside) for file in made]
+    return [folder / name for name in names]

@@ -11,59 +11,29 @@ same bytes. Other files in the target are left alone.
 from __future__ import annotations
 
 import csv
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from analysis.files import filled
 from analysis.validation.compare import Compared
-from simulator.errors import InputError, Problem
 
 FOLDER = Path("results") / "validate"
 ROWS = "validate_rows.csv"
 TABLE = "validate.csv"
 
 
-def check_folder(folder: Path) -> None:
-    """InputError if nothing can be written to `folder`; touches nothing."""
-    try:
-        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-        if not there.is_dir():
-            raise _refused(folder, "is a file; expected a folder" if there == folder.absolute() else f"{there} is not a folder")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise _refused(folder, f"cannot be written: no permission in {there}")
-    except OSError as error:
-        raise _refused(folder, f"cannot be written: {error.strerror or error}") from error
-
-
 def write(found: Sequence[Compared], folder: Path) -> list[Path]:
     """Write all files; returns where they are."""
     from analysis.validation.figure import draw
 
-    place = Path(os.path.realpath(folder))
-    missing = [above for above in (place, *place.parents) if not above.exists()]
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".speckvsim-", dir=place))
-        try:
-            (aside / ROWS).write_text(rows_csv(found), encoding="utf-8")
-            (aside / TABLE).write_text(table_csv([one.summary() for one in found]), encoding="utf-8")
-            draw(found, aside)
-            made = sorted(aside.iterdir())
-            for file in made:
-                os.replace(file, place / file.name)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    except BaseException as error:
-        for above in missing:
-            _remove_if_empty(above)
-        if isinstance(error, OSError):
-            raise _refused(folder, f"cannot be written: {error.strerror or error}") from error
-        raise
-    return [folder / file.name for file in made]
+    with filled(folder) as aside:
+        (aside / ROWS).write_text(rows_csv(found), encoding="utf-8")
+        (aside / TABLE).write_text(table_csv([one.summary() for one in found]), encoding="utf-8")
+        draw(found, aside)
+        made = sorted(file.name for file in aside.iterdir())
+    return [folder / name for name in made]
 
 
 def rows_csv(found: Sequence[Compared]) -> str:
@@ -93,14 +63,3 @@ def _csv(lines: list[list[Any]]) -> str:
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
-
-
-def _remove_if_empty(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:
-        return
-
-
-def _refused(folder: Path, message: str) -> InputError:
-    return InputError(Problem(str(folder), "", message))

@@ -229,12 +229,13 @@ def validate(
     json: Json = False,
 ) -> None:
     """Model against measurement: step times, products, power, published serving tables, recorded vLLM runs."""
+    from analysis.files import check_folder
     from analysis.validation import output
     from analysis.validation.asked import compared
 
     folder = out if out or json else output.FOLDER
     if folder:
-        output.check_folder(folder)
+        check_folder(folder)
     found = compared(data, vllm, gpu, model_config)
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)

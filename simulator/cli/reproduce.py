@@ -18,11 +18,12 @@ def reproduce(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
 ) -> None:
     """The claims of CXL-SpecKV, simulated as assumed and as measured; where a pool pays at all."""
+    from analysis.files import check_folder
     from analysis.reproduction.atlas import sentences
-    from analysis.reproduction.ledger import ledger, ready, write
+    from analysis.reproduction.ledger import ledger, write
     from analysis.reproduction.text import LEGEND, short
 
-    ready(out)
+    check_folder(out)
     with progress(quiet, context.obj) as report:
         found = ledger(report)
     write(found, out)

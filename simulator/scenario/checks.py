@@ -99,9 +99,9 @@ def _model(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> It
             yield source.problem(("model", name), f"not used without {needed}; remove it or give {needed}")
     if model.window and model.full_layers >= model.layers:
         yield source.problem(("model", "full_layers"), f"{model.full_layers} full layers leave none of {model.layers} a window")
-    if model.window and scenario.kv.selection.kind != "dense":
+    if model.window and scenario.kv.selection.kind != "dense" and scenario.pool is not None:
         yield source.problem(
-            ("kv", "selection", "kind"), f"selection beside the sliding window of {model.name} is not modelled"
+            ("kv", "selection", "kind"), f"selection beside the sliding window of {model.name} and a kv_pool is not modelled"
         )
     if model.window and model.full_layers and scenario.pool is not None:
         message = f"only some layers of {model.name} have a window; with a kv_pool that is not modelled"

@@ -11,7 +11,8 @@
     session_sticky     where the session was before; a new session, or a request of none, as least_outstanding
 
 Of equals the first. Rules see what replicas have done by now (`engine.py`), without delay, and hold no state of their own
-beyond a turn, draws, or where sessions are. Replicas that differ in speed count alike but in `least_kv`.
+beyond a turn, draws, or where sessions are. Replicas that differ in speed count alike but in `least_kv`. Where groups serve
+certain tenants only, a rule sees the replicas that serve the tenant of the request (`ByTenant`).
 Not modelled: a router's own time, stale information, moving a request once it was given to a replica.
 """
 
@@ -136,6 +137,19 @@ class SessionSticky:
         if session not in self._at:
             self._at[session] = least(targets, outstanding)
         return self._at[session]
+
+
+class ByTenant:
+    """A rule among the replicas that serve the tenant of a request: one with its own turn for each set of replicas."""
+
+    def __init__(self, work: Work, serving: Sequence[Sequence[int]], rule: Callable[[], Rule]):
+        """`serving`: of each tenant, the places of the replicas that serve it."""
+        self._tenant, self._serving = work.tenant, [tuple(places) for places in serving]
+        self._rules = {places: rule() for places in self._serving}
+
+    def choose(self, request: int, targets: Sequence[Target]) -> int:
+        places = self._serving[self._tenant[request]]
+        return places[self._rules[places].choose(request, [targets[place] for place in places])]
 
 
 RULES: dict[str, Callable[[Work, np.random.Generator], Rule]] = {

@@ -71,15 +71,6 @@ def test_nothing_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    """Refused before anything is computed."""
-    (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(InputError, match=r"not a folder|is a file"):
-            output.check_folder(folder)
-    output.check_folder(tmp_path / "new" / "folder")
-
-
 @pytest.mark.parametrize(
     ("metric", "expected"),
     [
