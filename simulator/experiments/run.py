@@ -106,7 +106,7 @@ def run_scenario(
         "requests": summary.counts(columns),
         "stability": stable.summary,
         "classes": classes.by_name(columns, [one.name for one in resolved.slo.given], kind, met, makespan),
-        "tenants": classes.by_name(columns, [one.name for one in resolved.tenants], tenant, met, makespan),
+        "tenants": _tenants(simulation, columns, met, makespan),
         "fairness": classes.fairness(columns, resolved.tenants, tenant),
         "prefetch": summary.prefetch(traffic),
         "prefix_cache": summary.prefix_cache(
@@ -155,6 +155,18 @@ def run_scenario(
         drawn = draw([_track(part, held) for part, held in zip(measured.parts, measured.held)], timeline)
     gaps = gap_histogram(*measured.gaps)
     return RunResult(scenario, result, columns, series, gaps, simulation.requests, drawn)
+
+
+def _tenants(
+    simulation: Simulation, columns: dict[str, NDArray[Any]], met: NDArray[np.bool_], makespan: float
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """A row a tenant: its requests, and what crossed the fabric for them."""
+    names, number = [one.name for one in simulation.scenario.tenants], simulation.tenant
+    found = classes.by_name(columns, names, number, met, makespan)
+    if simulation.tenants is not None:
+        for name, row in zip(names, classes.on_fabric(columns, number, simulation.tenants.crossed), strict=True):
+            found[name] |= row
+    return found
 
 
 def _row(part: Part, makespan: float) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from simulator.scheduler.readers import Readers
 from simulator.scheduler.reuse import prefix_of, reuse_of
 from simulator.scheduler.stored_batch import batch_of
 from simulator.scheduler.swap import swap_of
+from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 
 
@@ -60,7 +61,7 @@ class Replica:
         self.lasting = self.residency.capacity()  # blocks that there are in the long run, whatever is broken now
         self.reach(self.lasting)
         self.most = min(spec.max_batch, self.residency.l1_blocks)  # the newest block of every sequence is in L1
-        self.batch = batch_of(geometry, scenario.model.window)
+        self.batch = batch_of(geometry, 0 if self.other else scenario.model.window)
         self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder) if self.prefix is not None else None
         self.clock = 0.0
         self.presence = 0.0  # integral of the number of requests in the system
@@ -83,6 +84,7 @@ class Replica:
         self._waiting: dict[int, float] = {}
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
+        self.tenants: Tenants | None = None  # set where the scenario has any
 
     @property
     def idle(self) -> bool:

@@ -53,6 +53,9 @@ NEAR: dict[str, Any] = {"workload.synthetic": SYNTHETIC}  # GPU only, all HBM
 TIGHT = NEAR | {"kv.l1": blocks(14), "scheduler.watermark": 0.0}
 PAIR: list[dict[str, Any]] = [{"role": "prefill", "replicas": 1}, {"role": "decode", "replicas": 1}]
 SPLIT = NEAR | {"cluster.groups": PAIR, "cluster.transfer.link": {"type": "infiniband-ndr", "read_bandwidth": "0.1 GB/s"}}
+SERVED_APART = NEAR | {
+    "tenants": [{"name": "a"}, {"name": "b"}], "cluster.groups": [{"name": "a", "tenants": ["a"]}, {"name": "both"}],
+}  # fmt: skip
 TENSORS = str(ROOT / "traces" / "python_reference" / "kv_layer{}.npy")
 AT_FPGA = FAR | {"kv.codec": {"ratio": 1.5}}
 EVENTS = AT_FPGA | {"cluster.replicas": 2}
@@ -391,6 +394,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "cluster.groups.gpus": (SPLIT, {"gpus": {"type": "h100-80gb-sxm"}}),
     "cluster.groups.scheduler": (SPLIT, {"scheduler": {"prefill_chunk": "20 tokens"}}),
     "cluster.groups.kv": (SPLIT, {"kv": {"l1": blocks(14)}}),
+    "cluster.groups.tenants": (SERVED_APART, {"tenants": ["b"]}),
     "cluster.transfer.count": (SPLIT, 2),
     "cluster.transfer.threshold": (SPLIT, "50 tokens"),
     "cluster.transfer.link.read_bandwidth": (SPLIT, "0.2 GB/s"),
