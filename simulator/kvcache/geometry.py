@@ -22,6 +22,7 @@ import numpy as np
 from simulator.kvcache.policies.curve import IDENTITY, Curve, Ints
 from simulator.kvcache.policies.far import near_tokens
 from simulator.kvcache.policies.law import stored as stored_by
+from simulator.kvcache.policies.layout import most_blocks
 from simulator.kvcache.policies.topology import shares
 from simulator.scenario.resolved import ScenarioResolved
 
@@ -78,9 +79,9 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
     near = kv.blocks if kv.blocks is not None else int(scenario.l1_per_gpu * ranks // stage)
     stored_as, near_blocks = None, 1
     if not kv.policies.identity:
-        stored_as = stored_by(kv.policies, model).times(shares(kv.policies.latent, ranks))
+        stored_as = stored_by(kv.policies, model, kv.block_tokens).times(shares(kv.policies.latent, ranks))
         if pool and kv.sharing != "prefix":  # which has the sequences that run in L1 alone
-            constant = near_tokens(kv.policies, model) * shares(kv.policies.latent, ranks)
+            constant = near_tokens(kv.policies, model, kv.block_tokens) * shares(kv.policies.latent, ranks)
             near_blocks += ceil(constant / kv.block_tokens - 1e-9)
         if compute.at != "gpu":
             near = int(compute.devices * compute.memory // (model.kv_bytes_per_token * kv.block_tokens))
@@ -95,7 +96,7 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
         l3_blocks=int(stored * ratio // block),
         l3_bytes=stored,
         ratio=ratio,
-        most_blocks=-(-(model.kept_tokens - 1) // kv.block_tokens) + 1 if model.kept_tokens else 0,
+        most_blocks=most_blocks(model, kv.block_tokens),
         near_blocks=near_blocks,
         stored=None if stored_as == IDENTITY else stored_as,
     )

@@ -35,11 +35,12 @@ def unfit(scenario: ScenarioResolved, shared: bool = False) -> Iterator[Unfit]:
 def needs_identity(scenario: ScenarioResolved) -> Iterator[tuple[Where, str, str]]:
     """(field, its value, what counts of pages can do instead) of what has to know single pages."""
     selection, placement, predictor = scenario.kv.selection, scenario.kv.placement, scenario.prefetch.predictor
+    prefix = scenario.kv.sharing == "prefix"  # blocks are written as they fill or leave L1: nothing here needs identity
     identity: tuple[tuple[Where, str, bool, str], ...] = (
         (("kv", "selection", "kind"), selection.kind, selection.kind == "pages", "dense or budget"),
         (("kv", "placement", "eviction"), placement.eviction, placement.eviction not in ("split", "lru"), "split or lru"),
         (("kv", "placement", "l2"), placement.l2, placement.l2 != "exclusive", "exclusive"),
-        (("kv", "placement", "write_back"), placement.write_back, placement.write_back != "lazy", "lazy"),
+        (("kv", "placement", "write_back"), placement.write_back, placement.write_back != "lazy" and not prefix, "lazy"),
         (("prefetch", "predictor"), predictor, predictor == "history", "statistical"),
     )
     for where, found, refused, use in identity:

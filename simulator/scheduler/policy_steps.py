@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulator.hardware import attention, collective, power
+from simulator.hardware import collective, power
 from simulator.hardware.gemm import ACTIVATION_BYTES
 from simulator.hardware.gpu import StepModel
 from simulator.hardware.operator import Operator, Parts
-from simulator.hardware.windows import cut_to_window
+from simulator.hardware.windows import cuts
 from simulator.kvcache.policies import law, layout, loop, placement, retention, selection, sharing, topology
 from simulator.kvcache.policies.curve import IDENTITY
 from simulator.scenario.resolved import ScenarioResolved
@@ -42,7 +42,7 @@ class PolicySteps(StepModel):
         self.drafting, self.work = loop.drafting(policies.loop), retention.work(policies.retention)
         self.host, self.host_per_sequence = self.host * self.passes_each, self.host_per_sequence * self.passes_each
         self._runs: dict[float, float] = {}  # run every so many tokens -> share of the layers
-        for group in layout.groups_of(policies.layout):
+        for group in layout.groups_of(policies.layout, self.model):
             self._runs[group.run_every] = self._runs.get(group.run_every, 0.0) + group.share
         self._pass: dict[tuple[int, int, int], Parts] = {}
         self._set_attention()
@@ -67,10 +67,11 @@ class PolicySteps(StepModel):
             more = (super().layer(2 * LARGE).total - super().layer(LARGE).total) / LARGE
             curve = curve + IDENTITY.times(policies.loop.recompute * more / self.token)
             self.attention_is_compute = True
-        self.law = law.Law.of(curve)
+        self.token_units = law.UNITS * self.layers // self.units
+        self.law = law.Law.of(curve, self.token_units)
         plain = max(one.memory_s, one.compute_s)
         self.attention_per_token = self.passes_each * (self.token + self.drafting * plain) / law.UNITS
-        self._unit_time = self.layers * self.attention_per_token
+        self._unit_time = self.units * self.attention_per_token
 
     @property
     def attention_part(self) -> str:
@@ -81,7 +82,7 @@ class PolicySteps(StepModel):
         if not reads:
             return 0
         seconds = sharing.shared_seconds(distinct, reads, self.memory, self.compute)
-        return round((seconds / self.token - reads) * law.UNITS)
+        return round((seconds / self.token - reads) * self.token_units)
 
     # steps
 
@@ -150,11 +151,12 @@ class PolicySteps(StepModel):
         if self._dense:
             return super().layer_time(tokens, attentions, context, pieces)
         between = self.base(tokens, rows, attentions) - self.host_time(rows) - self.head_time(rows)
-        return between / self.layers + self.attention_per_token * context + pieces
+        each = self.attention_per_token * (self.units / self.layers)
+        return between / self.layers + each * context + pieces
 
     def dense_tokens(self, units: int) -> int:
         """Tokens of the model's own cache that take a decode as long as these units."""
-        return round(units / law.UNITS)
+        return round(units / self.token_units)
 
     def scan_time(self, tokens: float) -> float:
         """Seconds a layer to read what takes the memory of so many dense tokens, once in each pass."""
@@ -177,7 +179,7 @@ class PolicySteps(StepModel):
     def unit_load(self) -> tuple[float, float]:
         if self.elsewhere:
             return 0.0, 0.0
-        one, units = self.decode_attention(1), self.passes_each * self.layers / law.UNITS
+        one, units = self.decode_attention(1), self.passes_each * self.units / law.UNITS
         streaming, computing = power.streaming_seconds(self.gpu, one.bytes), power.computing_seconds(self.gpu, one.flops)
         return units * streaming, units * computing * self.width
 
@@ -188,42 +190,41 @@ class PolicySteps(StepModel):
     ) -> Operator:
         stretch, policies = retention.stretch(self.policies.retention), self.policies
         pieces = [(max(1, round(tokens * stretch)), round(past * stretch)) for tokens, past in pieces]
-        found: list[tuple[float, Operator]] = []
-        for group in layout.groups_of(policies.layout):
+        whole, windows = 0.0, dict[int, float]()  # layers' worth of attention: to all, to the last so many tokens
+        for group in layout.groups_of(policies.layout, self.model):
             if group.kind in layout.STATES:
                 continue
             factor = group.share * group.flops_scale * policies.layout.query_heads
             factor /= group.run_every * group.tokens_per_entry
             if group.kind == "full":
-                found += [(factor * share, work) for share, work in self._selected(pieces, paged)]
+                read, chosen, budget = self._selected()
+                whole += factor * read
+                windows[budget] = windows.get(budget, 0.0) + factor * chosen
                 continue
-            grows = group.fraction * self._pieces_attention(pieces, paged, ()).time
-            cut = self._cut(pieces, group.window + group.sink, paged) if group.window + group.sink else None
-            found += [(factor, cut)] if cut else []
-            found.append((factor, Operator("prefill_attention", 0.0, 0.0, grows, 0.0)))
+            whole += factor * group.fraction
+            window = group.window + group.sink
+            windows[window] = windows.get(window, 0.0) + factor
+        found = list[tuple[float, Operator]]()
+        for window, factor in windows.items():
+            if window and not cuts(pieces, window):
+                whole += factor
+            elif window and factor:
+                found.append((factor, self.windowed_attention(pieces, window, paged)))
+        if whole:
+            found.append((whole, self.whole_attention(pieces, paged)))
         return _sum(found, self._sent(pieces))
 
-    def _selected(self, pieces: Sequence[tuple[int, int]], paged: bool | None) -> list[tuple[float, Operator]]:
-        """(share, attention) of what layers read of these prompts."""
-        whole, reading = self._pieces_attention(pieces, paged, ()), self.policies.reading
-        touched = selection.bytes_of(reading)
+    def _selected(self) -> tuple[float, float, int]:
+        """Of what a layer that keeps everything reads of prompts: (share of it all, share of its last tokens, how many)."""
+        reading = self.policies.reading
         if reading.stage == "decode":
-            return [(1.0, whole)]
+            return 1.0, 0.0, 0
         dense, selecting = selection.roles(self.selection, self.layers)
-        found = [(dense * touched, whole), (selecting * reading.index_flops, whole)]
-        if dense < 1.0:
-            part = (1.0 - dense) * touched
-            if self.selection.fraction:
-                found.append((part * self.selection.fraction, whole))
-            else:
-                found.append((part, self._cut(pieces, self.selection.budget, paged)))
-        return found
-
-    def _cut(self, pieces: Sequence[tuple[int, int]], window: int, paged: bool | None) -> Operator:
-        if all(tokens + past <= window for tokens, past in pieces):
-            return self._pieces_attention(pieces, paged, ())
-        cut, _ = cut_to_window(pieces, window)
-        return attention.prefill_attention(self.gpu, *self._prefill_shape, cut, paged)
+        touched = selection.bytes_of(reading)
+        read, part = dense * touched + selecting * reading.index_flops, (1.0 - dense) * touched
+        if self.selection.fraction:
+            return read + part * self.selection.fraction, 0.0, 0
+        return read, part, self.selection.budget
 
     def _sent(self, pieces: Sequence[tuple[int, int]]) -> float:
         """Seconds a layer in which the new KV of prompts goes to where attention is computed."""

@@ -30,6 +30,7 @@ from simulator.scheduler.readers import Readers
 from simulator.scheduler.reuse import prefix_of, reuse_of
 from simulator.scheduler.stored_batch import batch_of
 from simulator.scheduler.swap import swap_of
+from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 
 
@@ -61,7 +62,7 @@ class Replica:
         self.lasting = self.residency.capacity()  # blocks that there are in the long run, whatever is broken now
         self.reach(self.lasting)
         self.most = min(spec.max_batch, max(1, self.residency.l1_blocks // always))  # what stays near of each fits in L1
-        self.batch = batch_of(geometry, scenario.model.window)
+        self.batch = batch_of(geometry, 0 if self.other else scenario.model.window)
         self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder) if self.prefix is not None else None
         self.clock = 0.0
         self.presence = 0.0  # integral of the number of requests in the system
@@ -85,6 +86,7 @@ class Replica:
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
         self.in_part = FarInPart(scenario, geometry) if far is not None and self.other is not None else None
+        self.tenants: Tenants | None = None  # set where the scenario has any
 
     @property
     def idle(self) -> bool:

@@ -96,7 +96,10 @@ LAYOUTS = st.sampled_from([
     {"a": {"share": 0.5, "kind": "ssm", "state": "24 KiB"}, "b": {"share": 0.5, "tokens_per_entry": 4}},
 ])  # fmt: skip
 POLICIES = st.dictionaries(
-    st.sampled_from(["kv.layout", "kv.hbm_codec", "kv.retention", "kv.selection", "kv.loop"]), st.integers(0, 3), min_size=1, max_size=3
+    st.sampled_from(["kv.layout", "kv.hbm_codec", "kv.retention", "kv.selection", "kv.loop"]),
+    st.integers(0, 3),
+    min_size=1,
+    max_size=3,
 )
 CHOICES: dict[str, list[dict[str, Any]]] = {
     "kv.hbm_codec": [
@@ -159,7 +162,7 @@ def worlds(
             del settings["kv.selection"]
         settings["kv.placement"] = {"eviction": draw(st.sampled_from(["split", "lru"]))}
         if settings["prefetch"]["predictor"] == "history":
-            settings["prefetch"]["predictor"] = "next_layer"
+            settings["prefetch"] = {"predictor": "next_layer", "depth": 2}
         for name, which in draw(POLICIES).items():
             settings[name] = {"groups": draw(LAYOUTS)} if name == "kv.layout" else CHOICES[name][which]
     return settings, rows

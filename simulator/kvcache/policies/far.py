@@ -25,65 +25,73 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simulator.kvcache.policies import codec, law, layout, loop, selection
-from simulator.kvcache.policies.curve import Curve, Floats, Ints
-from simulator.kvcache.policies.retention import kept
+from simulator.kvcache.policies.curve import IDENTITY, Curve, Floats, Ints
 from simulator.scenario.resolved import Model, Policies, ScenarioResolved, Selection
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Of one layout group, all times its share and size of an entry."""
+class _Read:
+    """Of one layout group as it is read."""
 
-    weight: float
+    weight: float  # share and size of an entry
     runs: float  # of the tokens
     entries: Curve
     selected: Curve
-    index: float  # per entry, of a scan
 
 
 class FarReads:
     """Ratios of what a step reads of far memory, by context; `prompts`: of the past of prompt pieces instead."""
 
-    def __init__(self, policies: Policies, chosen: Selection, model: Model, prompts: bool = False):
-        self._final, self._size = codec.ages(policies.codec)[-1]
+    def __init__(self, policies: Policies, chosen: Selection, model: Model, block_tokens: int, prompts: bool = False):
+        self._final, self._size = codec.ages(policies.codec, codec.raw_bits(model))[-1]
         whole = prompts and policies.reading.stage == "decode"
         chosen = replace(chosen, kind="dense", index=0.0) if whole else chosen
         self._touched = 1.0 if whole else selection.bytes_of(policies.reading)
-        self._stored = 1.0 + policies.reading.index_stored
+        self._index = selection.index(chosen, model.layers, IDENTITY).slope  # per entry, of a scan
         self.passes = 1.0 if prompts else loop.passes(policies.loop)
-        self._groups = []
-        for group in layout.groups_of(policies.layout):
-            if group.kind not in layout.STATES:
-                held = law.through(layout.kept(group), kept(policies.retention))
-                entries = layout.entries(group, held)
-                read = selection.read(chosen, model.layers, entries)
-                index = selection.index(chosen, model.layers, Curve.of([(np.inf, 1.0)])).slope
-                weight = group.share * group.kv_scale
-                self._groups.append(_Group(weight, 1.0 / group.run_every, entries, read, index))
+        stored = 1.0 + policies.reading.index_stored
+        self._held = [(weight * stored, entries) for weight, entries in held_entries(policies, model, block_tokens)]
+        self._read = []
+        for group in layout.groups_of(policies.layout, model):
+            entries = layout.entries(group, law.kept(policies, group))
+            weight, selected = group.share * group.kv_scale, selection.read(chosen, model.layers, entries)
+            self._read.append(_Read(weight, 1.0 / group.run_every, entries, selected))
 
     def ratios(self, contexts: Ints) -> tuple[Floats, Floats]:
         """(scan, moved) by far bytes, of sequences of these contexts; 0 where nothing can be far."""
         far, scan, moved = (np.zeros(len(contexts)) for _ in range(3))
-        for group in self._groups:
-            beyond = np.maximum(group.entries.over(contexts) - self._final, 0.0)
-            read = self._touched * self._size * np.maximum(group.selected.over(contexts) - self._final, 0.0)
-            read += group.index * beyond
-            far += group.weight * self._size * self._stored * beyond
-            scan += group.weight * read
-            moved += group.weight * group.runs * read
+        for weight, entries in self._held:
+            far += weight * self._size * self._beyond(entries, contexts)
+        for group in self._read:
+            read = group.weight * self._touched * self._size * self._beyond(group.selected, contexts)
+            read += group.weight * self._index * self._beyond(group.entries, contexts)
+            scan += read
+            moved += group.runs * read
         some = np.where(far > 0.0, far, 1.0)
         return np.where(far > 0.0, scan / some, 0.0), np.where(far > 0.0, self.passes * moved / some, 0.0)
 
+    def _beyond(self, entries: Curve, contexts: Ints) -> Floats:
+        """Entries whose form is final."""
+        return np.maximum(entries.over(contexts) - self._final, 0.0)
 
-def near_tokens(policies: Policies, model: Model) -> float:
+
+def held_entries(policies: Policies, model: Model, block_tokens: int) -> list[tuple[float, Curve]]:
+    """(share times the size of an entry, entries of a sequence) of the groups that keep tokens."""
+    held = layout.held_of(policies.layout, model, block_tokens)
+    alive = [group for group in held if group.kind not in layout.STATES]
+    return [(group.share * group.kv_scale, layout.entries(group, law.kept(policies, group))) for group in alive]
+
+
+def near_tokens(policies: Policies, model: Model, block_tokens: int) -> float:
     """Dense tokens of a sequence, however long, that never leave HBM."""
-    final, found = codec.ages(policies.codec)[-1][0], law.stored(policies, model).constant
-    for group in layout.groups_of(policies.layout):
-        if group.kind not in layout.STATES and final > 0.0:
-            newest = codec.cost(policies.codec, layout.entries(group, layout.kept(group)).capped(final), group.kv_scale)
-            found += group.share * newest.limit * (1.0 + policies.reading.index_stored)
+    raw = codec.raw_bits(model)
+    final, found = codec.ages(policies.codec, raw)[-1][0], law.stored(policies, model, block_tokens).constant
+    for weight, entries in held_entries(policies, model, block_tokens):
+        newest = codec.cost(policies.codec, entries.capped(final), raw=raw)
+        found += weight * newest.limit * (1.0 + policies.reading.index_stored)
     return found
 
 
 def far_reads(scenario: ScenarioResolved, prompts: bool = False) -> FarReads:
-    return FarReads(scenario.kv.policies, scenario.kv.selection, scenario.model, prompts)
+    kv = scenario.kv
+    return FarReads(kv.policies, kv.selection, scenario.model, kv.block_tokens, prompts)
