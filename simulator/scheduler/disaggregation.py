@@ -8,7 +8,8 @@ adds to a prompt can go as soon as a layer is computed,
     the last one              when the step is done, and the others have gone
 
 over one path of shared stages: ports of the GPUs that send, the links of `cluster.transfer`, ports of those that receive.
-Pieces of one prompt follow each other, prompts share the path fairly (`hardware.fabric`), also with far reads of a shared pool.
+Pieces of one prompt follow each other, prompts share the path fairly (`hardware.fabric`), by the weight of their tenants, also
+with far reads of a shared pool.
 When the last byte has come, one latency later, the request joins the queue of its decode replica, which admits it when its
 blocks fit; it decodes from its second token on. What comes between its first two tokens is so: transfer, queue, a step.
 
@@ -31,6 +32,7 @@ from simulator.scheduler.engine import Engine
 from simulator.scheduler.frontend import Frontend
 from simulator.scheduler.planning import StepPlan
 from simulator.scheduler.routing import Rule
+from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 
 Way = tuple[Sequence[tuple[Stage, float]], float]  # stages and weights; s of latency
@@ -54,6 +56,7 @@ class Disaggregated(Frontend):
     def __init__(
         self, env: simpy.Environment, work: Work, engines: Sequence[Engine], rules: tuple[Rule, Rule], prefill: int,
         fabric: Fabric, ways: Mapping[tuple[int, int], Way], threshold: int, held: Callable[[int], float],
+        tenants: Tenants | None = None,
     ):  # fmt: skip
         """The first `prefill` engines compute prompts; `ways`: between two places; `rules`: among each kind; `held`: bytes of
         the KV of so many tokens."""
@@ -62,7 +65,7 @@ class Disaggregated(Frontend):
         self.fabric, self._ways, self._threshold = fabric, ways, threshold
         self._decodes_at: dict[int, int] = {}  # request that is remote -> place of its decode replica
         self._crossings: dict[int, Crossing] = {}
-        self._held = held
+        self._held, self._tenants = held, tenants
         self.moved = 0.0  # raw bytes
         self.remote: dict[int, float] = {}  # request -> s at which its KV was there
         for engine in engines[:prefill]:
@@ -131,6 +134,8 @@ class Disaggregated(Frontend):
     def _put(self, request: int, crossing: Crossing, ready: float, size: float, rate: float) -> None:
         crossing.size += size
         self.moved += size
+        if self._tenants is not None:
+            self._tenants.crosses(request, size)
         crossing.waiting.append((ready, size, rate))
         self._go_on(request, crossing)
 
@@ -142,7 +147,8 @@ class Disaggregated(Frontend):
             ready, size, rate = crossing.waiting.popleft()
             crossing.moving = True
             wait = max(0.0, ready - self.env.now)
-            flow = self.fabric.move(size, crossing.way, DEMAND, rate, wait, f"prompt {request}")
+            share = 1.0 if self._tenants is None else self._tenants.share(request)
+            flow = self.fabric.move(size, crossing.way, DEMAND, rate, wait, f"prompt {request}", share)
             flow.done.callbacks.append(lambda _: self._crossed(request, crossing))
         elif crossing.complete:
             timer = self.env.timeout(max(0.0, crossing.last + crossing.latency - self.env.now))

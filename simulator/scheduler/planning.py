@@ -202,6 +202,7 @@ class PlannedReplica(AdmittingReplica):
         """(far blocks, all blocks) that the step reads: what the decodes (if any) select, and the past of the prompt pieces.
         Of the decodes' far blocks `leaving` go to L3 in this step and are still read from HBM. With page identity, (0, all
         pages)."""
+        self.readers.begin()
         if isinstance(self.far, PagedFar):
             total = self.far.begin(self.batch.step, [request for request, _ in pieces], decodes > 0)
             if self.far.counted:

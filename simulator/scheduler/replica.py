@@ -29,6 +29,7 @@ from simulator.scheduler.readers import Readers
 from simulator.scheduler.reuse import prefix_of, reuse_of
 from simulator.scheduler.stored_batch import batch_of
 from simulator.scheduler.swap import swap_of
+from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 
 
@@ -83,6 +84,7 @@ class Replica:
         self._waiting: dict[int, float] = {}
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
+        self.tenants: Tenants | None = None  # set where the scenario has any
 
     @property
     def idle(self) -> bool:
