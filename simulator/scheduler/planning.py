@@ -245,6 +245,7 @@ class PlannedReplica(AdmittingReplica):
 
     def _far_reads_in_part(self, part: FarInPart, pieces: list[tuple[int, int]], decodes: int) -> Reads:
         """The same where a step does not read all of the blocks that are far, with what of each crosses the fabric."""
+        self.readers.begin()
         leaving, batch = self.readers.later, self.batch  # one block of each that leaves is read from HBM once more
         self._note_readers(pieces)
         far, contexts = [], self.decoding_contexts() if decodes else np.zeros(0, np.int64)
