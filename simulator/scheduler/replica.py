@@ -10,7 +10,7 @@ State only: steps are planned in `planning.py`, time passes in `engine.py`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from simulator.hardware.gpu import StepModel
 from simulator.kvcache.geometry import Geometry
@@ -109,6 +109,25 @@ class Replica:
     def needs(self, request: int) -> int:
         """Blocks that a request has at its end."""
         return self.geometry.blocks(self.prompt[request] + self.output[request] - 1)
+
+    @property
+    def uncomputed(self) -> int:
+        """Prompt tokens of those that wait or run that have not been computed yet."""
+        waiting: int = sum([self.prompt[request] for request in self.queue])
+        return waiting + sum([self._target[request] - self._done[request] for request in self.prefilling])
+
+    def asked_blocks(self, waiting: Iterable[int]) -> int:
+        """Blocks that requests which wait ask for with their prompts."""
+        return sum([self.geometry.blocks(self.prompt[request]) for request in waiting])
+
+    def found_tokens(self, ids: Sequence[int], tokens: int, now: float, ahead: int = 0) -> tuple[int, int]:
+        """Tokens of a prompt, with these ids of blocks, that it need not compute, and those of them that are in L1; `ahead`:
+        steps done since the state that is known here."""
+        if self.prefixes is None:
+            return 0, 0
+        self.prefixes.tell(ahead)
+        near, far = self.prefixes.findable(ids, tokens, now)
+        return (near + far) * self.geometry.block_tokens, near * self.geometry.block_tokens
 
     def give(self, request: int, budget: int) -> int:
         """Tokens of its prompt that an admitted request computes in this step, at most `budget` and `prefill_chunk`."""
