@@ -154,9 +154,8 @@ class Engine(PlannedReplica):
         while True:
             if self.faults is not None:
                 self.faults.happen(self.clock)
-            if self.prefixes is not None and self.reuse is not None:
-                self.prefixes.tell(0)
-                self.reuse.look(self.clock)
+            if self.prefixes is not None:
+                self.prefixes.look(self.clock)
             known = self._known if self.present and self.spec.asynchronous else self.clock
             while arrivals.next <= known:
                 self.offer(arrivals.take())
@@ -215,7 +214,7 @@ class Engine(PlannedReplica):
     def _next_change(self) -> float:
         """When something happens that is neither an arrival nor the end of a step."""
         faults = self.faults.next_at if self.faults is not None else inf
-        return min(faults, self.reuse.next_at) if self.reuse is not None else faults
+        return min(faults, self.prefixes.next_at) if self.prefixes is not None else faults
 
     def _wait(self, duration: float) -> Events:
         """Stand still for so long: far pages are out of reach, or nobody that waits can enter."""

@@ -129,6 +129,9 @@ class Lockstep:
         """The SimPy process: returns when every request has ended."""
         self._balance(0.0)
         while True:
+            for replica in self.replicas:
+                if replica.prefixes is not None:
+                    replica.prefixes.look(self.clock)
             if self._present:
                 yield from self._step()
             elif self.arrivals.left:

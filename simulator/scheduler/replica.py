@@ -62,12 +62,16 @@ class Replica:
         self.reach(self.lasting)
         self.most = min(spec.max_batch, self.residency.l1_blocks)  # the newest block of every sequence is in L1
         self.batch = batch_of(geometry, 0 if self.other else scenario.model.window)
-        self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder) if self.prefix is not None else None
+        self.prefixes: Prefixes | None = None
+        if self.prefix is not None:
+            self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder, scenario.kv.reuse.drop_after)
         self.clock = 0.0
         self.presence = 0.0  # integral of the number of requests in the system
         self.known = Known(work.arrival, work.prompt, work.kind, scenario.slo.classes, work.tenant, scenario.tenants)
         self.queue = queue_of(spec.queue, self.known)
         self.swap = swap_of(scenario, geometry)
+        if self.swap is not None and self.prefixes is not None:
+            self.prefixes.watch(self.swap.drop)
         self.overtakes = not isinstance(self.queue, deque) or spec.admission != "queue"  # an arrival counts at once
         self.gate = GATES[spec.admission](spec, self.model, self.known)
         self.brought: set[int] = set()  # of those in the queue, whose prompts another replica has computed: their KV is here
@@ -213,8 +217,12 @@ class Replica:
         """Release a running request's blocks; it goes back to the queue, and starts over with what it has emitted unless its
         blocks are swapped out."""
         recorder, swap = self.recorder, self.swap
-        if swap is not None and request in self.batch.offset and swap.takes(blocks := self._blocks_of(request)):
-            swap.out(request, blocks)
+        if swap is not None and request in self.batch.offset:
+            blocks = self._blocks_of(request) if self.prefixes is None else self.prefixes.own(request)
+            if swap.takes(blocks):
+                swap.out(request, blocks)
+                if self.prefixes is not None:
+                    self.prefixes.leave(request)
         emitted = self._stop(request)
         since = recorder.resumed_run[request] if emitted else recorder.admit_run[request]
         recorder.spans.append((request, not emitted, since, recorder.runs.count))
