@@ -129,6 +129,6 @@ def _access(found: dict[str, Any]) -> Claim:
         Regime(floor if possible else None, f"{'L1 alone' if possible else 'none'}: a burst from HBM takes {floor:.0f} ns"),
         f"{COVERAGE} x {HIT} + {1 - COVERAGE:.3f} x {MISS:,} = {COVERAGE * HIT + (1 - COVERAGE) * MISS:.0f} ns is arithmetic "
         f"on two latencies. An unloaded read from the pool takes "
-        f" {1e9 * assumed['l3_s']:.0f} ns on their link and {1e9 * measured['l3_s']:,.0f} ns on PCIe Gen4.",
+        f"{1e9 * assumed['l3_s']:.0f} ns on their link and {1e9 * measured['l3_s']:,.0f} ns on PCIe Gen4.",
         larger_is_better=False,
     )  # fmt: skip
