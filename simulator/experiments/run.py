@@ -86,7 +86,7 @@ def run_scenario(
     resolved, began = scenario.resolved, time.perf_counter()
     measured = simulate_resolved(resolved, progress, coalesce, check, timeline is not None)
     simulation, steps, columns, traffic = measured.simulation, measured.steps, measured.columns, measured.traffic
-    recorder, geometry, makespan = simulation.recorder, simulation.geometry, measured.makespan
+    geometry, makespan = simulation.geometry, measured.makespan
     tokens, replicas = int(steps.rows.sum()), len(measured.parts)
     observed = max(makespan, simulation.clock)  # write-back goes on until the last arrival, even if it is rejected
     use = {stage.name: stage.utilization(observed) for stage in traffic.stages}
@@ -106,7 +106,7 @@ def run_scenario(
         "requests": summary.counts(columns),
         "stability": stable.summary,
         "classes": classes.by_name(columns, [one.name for one in resolved.slo.given], kind, met, makespan),
-        "tenants": classes.by_name(columns, [one.name for one in resolved.tenants], tenant, met, makespan),
+        "tenants": _tenants(simulation, columns, met, makespan),
         "fairness": classes.fairness(columns, resolved.tenants, tenant),
         "prefetch": summary.prefetch(traffic),
         "prefix_cache": summary.prefix_cache(
@@ -124,7 +124,7 @@ def run_scenario(
         "utilization": {"gpu": busy / (replicas * makespan) if makespan else 0.0} | use,
         "energy": summary.joules(power, tokens),
         "cost": summary.money(hourly, tokens, makespan, resolved.cost.as_of, resolved.cost.basis),
-        "faults": fault_rows(recorder.faults, measured.parts[0].steps, makespan),
+        "faults": fault_rows([(part.server.name, part.recorder.faults) for part in measured.parts], steps, makespan),
         "bound_by": summary.bound_by(steps, makespan, replicas),
         "warnings": _warnings(scenario, simulation, stable),
         "simulation": {},
@@ -155,6 +155,18 @@ def run_scenario(
         drawn = draw([_track(part, held) for part, held in zip(measured.parts, measured.held)], timeline)
     gaps = gap_histogram(*measured.gaps)
     return RunResult(scenario, result, columns, series, gaps, simulation.requests, drawn)
+
+
+def _tenants(
+    simulation: Simulation, columns: dict[str, NDArray[Any]], met: NDArray[np.bool_], makespan: float
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """A row a tenant: its requests, and what crossed the fabric for them."""
+    names, number = [one.name for one in simulation.scenario.tenants], simulation.tenant
+    found = classes.by_name(columns, names, number, met, makespan)
+    if simulation.tenants is not None:
+        for name, row in zip(names, classes.on_fabric(columns, number, simulation.tenants.crossed), strict=True):
+            found[name] |= row
+    return found
 
 
 def _row(part: Part, makespan: float) -> dict[str, Any]:

@@ -21,14 +21,15 @@ from simulator.kvcache.geometry import Geometry, geometry
 from simulator.kvcache.policies import law, retention
 from simulator.metrics.recorder import Recorder
 from simulator.metrics.steps import StepLaw
-from simulator.scenario.resolved import Retention, ScenarioResolved
+from simulator.scenario.resolved import Group, Retention, ScenarioResolved
 from simulator.scheduler.disaggregation import Disaggregated
 from simulator.scheduler.engine import Engine
 from simulator.scheduler.far import FarMemory
 from simulator.scheduler.frontend import Frontend
 from simulator.scheduler.lockstep import Lockstep
-from simulator.scheduler.routing import RULES, Rule
+from simulator.scheduler.routing import RULES, ByTenant, Rule
 from simulator.scheduler.shared import Room, SharedFabric, SharedFar, far_crossings, transfer_crossings
+from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 from simulator.workload.labels import numbered
 from simulator.workload.prefix_ids import block_ids, fits
@@ -100,11 +101,15 @@ class Simulation:
         named = self.kind.tolist() if scenario.slo.given else (), self.tenant.tolist() if scenario.tenants else ()
         work = work_of(requests, scenario.kv.block_tokens, *named, scenario.kv.reuse.partial)
         recorder = Recorder(len(requests))
+        self.tenants = Tenants(work.tenant, scenario.tenants) if scenario.tenants else None
         self.frontend: Frontend | None = None
         if not scenario.cluster.groups:
             self.servers = [server(self.env, scenario, work, recorder, coalesce, check, far_memory)]
         else:
             self.servers = self._replicas(work, recorder, coalesce, check)
+        for one in self.servers:
+            for replica in one.engine.replicas:
+                replica.tenants = self.tenants
 
     def _replicas(self, work: Work, recorder: Recorder, coalesce: bool, check: bool) -> list[Server]:
         """The replicas of all groups behind a router; those that compute prompts for others first."""
@@ -129,19 +134,39 @@ class Simulation:
             found.append(server(self.env, own, task, rows, coalesce, check, None, number, far))
             found[-1].group, found[-1].role = group.name, group.role
         engines = [one.engine for one in found if isinstance(one.engine, Engine)]
-        rules = [RULES[scenario.cluster.routing](work, stream(scenario.seed, name)) for name in ("routing prompts", "routing")]
+        ofs = [[group for group, _ in every if (group.role == "prefill") == first] for first in (True, False)]
+        names = ("routing prompts", "routing")
+        rules = [self._rule(work, places, stream(scenario.seed, name)) for places, name in zip(ofs, names, strict=True)]
         if prompts:
             self.frontend = self._split(work, engines, (rules[0], rules[1]), [own for _, own in every], prompts, fabric)
         else:
             self.frontend = Frontend(self.env, work, engines, rules[1])
         for one, placed in zip(found, self.frontend.placed, strict=True):
             one.requests = placed
-        if shares:
+        if shares and scenario.kv.sharing == "prefix":
+            self._park_together(engines)
+        elif shares:
             self.frontend.room = room = Room(found[0].geometry.l3_blocks)
             room.engines += engines
             for engine in engines:
                 engine.room = room
         return found
+
+    def _park_together(self, engines: Sequence[Engine]) -> None:
+        """What one replica leaves in the pool is there for all that have a prefix cache."""
+        reuses = [engine.reuse for engine in engines if engine.reuse is not None]
+        for reuse in reuses:
+            reuse.parked = reuses[0].parked
+
+    def _rule(self, work: Work, places: Sequence[Group], draws: np.random.Generator) -> Rule:
+        """The routing rule among replicas of these groups; where some serve certain tenants only, among those that do."""
+        kind, tenants = RULES[self.scenario.cluster.routing], self.scenario.tenants
+        if not any(group.tenants for group in places):
+            return kind(work, draws)
+        serving = [
+            [place for place, group in enumerate(places) if not group.tenants or one.name in group.tenants] for one in tenants
+        ]
+        return ByTenant(work, serving, lambda: kind(work, draws))
 
     def _fabric(self, replicas: list[ScenarioResolved], shares: bool, check: bool) -> SharedFabric:
         """What replicas have in common: the pool, and the way between those that compute prompts and those that decode."""
@@ -165,12 +190,13 @@ class Simulation:
             for end in range(prompts, len(engines)):
                 ports = replicas[start].gpus.gpu.link.latency + replicas[end].gpus.gpu.link.latency
                 ways[start, end] = (fabric.way(f"{start} to {end}"), way.link.latency + ports)
-        token, stored = scenario.model.kv_bytes_per_token, law.stored(scenario.kv.policies, scenario.model)
+        token, kv = scenario.model.kv_bytes_per_token, scenario.kv
+        stored = law.stored(kv.policies, scenario.model, kv.block_tokens)
 
         def held(tokens: int) -> float:
             return token * stored.at(tokens) if tokens else 0.0
 
-        return Disaggregated(self.env, work, engines, rules, prompts, fabric.fabric, ways, way.threshold, held)
+        return Disaggregated(self.env, work, engines, rules, prompts, fabric.fabric, ways, way.threshold, held, self.tenants)
 
     @property
     def engine(self) -> Engine | Lockstep:

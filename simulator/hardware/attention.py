@@ -117,7 +117,7 @@ def prefill_attention(
     moved = 2.0 * kv_heads * head_dim * kv_bytes * sum(tokens + past for tokens, past in pieces)
     stream = gpu.attention_bandwidth_efficiency * gpu.memory_bandwidth
     if gpu.attention_kernels == "apart" and not (any(past for _, past in pieces) if paged is None else paged):
-        executed = sum(QUERY_TILE * keys for tokens, _ in pieces for keys in _keys(tokens, 0, QUERY_TILE, 1))
+        executed = sum(QUERY_TILE * keys for tokens, past in pieces for keys in _keys(tokens, past, QUERY_TILE, 1))
         compute = pair * executed * heads / (gpu.attention_flops_efficiency * gpu.peak_flops)
         return Operator("prefill_attention", pair * heads * flops, moved, compute, moved / stream)
     block, key = gpu.attention_block, pair * gpu.attention_tile * gpu.multiprocessors / gpu.peak_flops  # s at peak

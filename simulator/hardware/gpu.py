@@ -44,10 +44,10 @@ from simulator.hardware.gemm import ACTIVATION_BYTES, gemm
 from simulator.hardware.layers import KERNELS_PER_LAYER as KERNELS_PER_LAYER
 from simulator.hardware.layers import Layers
 from simulator.hardware.moe import exchange
-from simulator.hardware.operator import Operator, Parts, add_up
+from simulator.hardware.operator import Operator, Parts, add_up, mean, together
 from simulator.hardware.precision import for_precision
 from simulator.hardware.sampler import sampling
-from simulator.hardware.windows import cut_to_window
+from simulator.hardware.windows import cut_to_window, cuts
 from simulator.scenario.resolved import Gpus, Model
 
 KERNELS_PER_HEAD = 4  # final norm, LM head, sampling, token gather
@@ -66,7 +66,7 @@ class StepModel:
         self._decode_shape, self._prefill_shape = self._shapes()
         self._mixed = 0 < model.windowed_layers < model.layers
         self.window = model.window
-        self._layer: dict[tuple[int, int], Parts] = {}
+        self._layer: dict[tuple[int, int, float | None], Parts] = {}
         self._shared: dict[tuple[int, int, float], Parts] = {}
         self._head: dict[int, Parts] = {}
         self._head_load: dict[int, tuple[float, float]] = {}
@@ -155,21 +155,36 @@ class StepModel:
         return Operator(work.name, work.flops - alone.flops, work.bytes - alone.bytes, *sides)
 
     def _pieces_attention(self, pieces: Sequence[tuple[int, int]], paged: bool | None, contexts: Sequence[int]) -> Operator:
-        model, gpu, shape = self.model, self.gpu, self._prefill_shape
+        model = self.model
+        whole = self.whole_attention(pieces, paged, contexts)
+        if not cuts(pieces, model.window):
+            return whole
+        windowed = self.windowed_attention(pieces, model.window, paged, contexts)
+        share = model.windowed_layers / model.layers
+        return windowed if share == 1.0 else mean(windowed, whole, share)
+
+    def whole_attention(
+        self, pieces: Sequence[tuple[int, int]], paged: bool | None = None, contexts: Sequence[int] = ()
+    ) -> Operator:
+        """Attention of a layer without a window over prompt pieces."""
         if paged is None:
             paged = any(past for _, past in pieces)
-        whole = attention.prefill_attention(gpu, *shape, pieces, paged, contexts)
-        if model.kv_latent:
-            past = sum(before for _, before in pieces)
-            return _together(whole, self._kinds.expansion(past)) if past else whole
-        if not self.window or all(tokens + past <= model.window for tokens, past in pieces):
-            return whole
-        cut, read = cut_to_window(pieces, model.window)
-        windowed = attention.prefill_attention(gpu, *shape, cut, paged, contexts)
+        whole = attention.prefill_attention(self.gpu, *self._prefill_shape, pieces, paged, contexts)
+        past = sum(before for _, before in pieces)
+        return together(whole, self._kinds.expansion(past)) if past and self.model.kv_latent else whole
+
+    def windowed_attention(
+        self, pieces: Sequence[tuple[int, int]], window: int, paged: bool | None = None, contexts: Sequence[int] = ()
+    ) -> Operator:
+        """The same of a layer whose rows read the last `window` tokens, where some piece is longer than that."""
+        if paged is None:
+            paged = any(past for _, past in pieces)
+        cut, read = cut_to_window(pieces, window)
+        windowed = attention.prefill_attention(self.gpu, *self._prefill_shape, cut, paged, contexts)
         once = read / sum(tokens + past for tokens, past in cut)  # the rows of a piece share what they read
         windowed = replace(windowed, bytes=windowed.bytes * once, memory_s=windowed.memory_s * once)
-        share = model.windowed_layers / model.layers
-        return windowed if share == 1.0 else _mean(windowed, whole, share)
+        past = sum(min(before, window) for _, before in pieces)
+        return together(windowed, self._kinds.expansion(past)) if past and self.model.kv_latent else windowed
 
     def all_reduce(self, tokens: float) -> float:
         """Seconds of one all-reduce of the hidden states of `tokens` tokens; 0 on one rank."""
@@ -207,30 +222,37 @@ class StepModel:
 
     # steps
 
-    def layer(self, tokens: int, attentions: int = 1) -> Parts:
-        """One layer (the mean over the layers) without the work of attention, for `tokens` tokens and attention kernels."""
-        parts = self._layer.get((tokens, attentions))
+    def layer(self, tokens: int, attentions: int = 1, shared: float | None = None) -> Parts:
+        """One layer (the mean over the layers) without the work of attention, for `tokens` tokens and attention kernels;
+        `shared` are the tokens of the mean replica of the expert group, by default as many as here."""
+        parts = self._layer.get((tokens, attentions, shared))
         if parts is None:
-            each = [(count / self.layers, self._one_layer(tokens, attentions, moe)) for count, moe in self.kinds]
+            each = [(count / self.layers, self._one_layer(tokens, attentions, moe, shared)) for count, moe in self.kinds]
             parts = Parts(*(sum(share * getattr(kind, part) for share, kind in each) for part in _PARTS))
-            self._layer[tokens, attentions] = parts
+            self._layer[tokens, attentions, shared] = parts
         return parts
 
     def layer_time(self, tokens: int, attentions: int, context: int, pieces: float = 0.0) -> float:
-        """Seconds of one layer: with decodes over `context` tokens in all, and `pieces` seconds of attention beside them."""
-        return self.layer(tokens, attentions).total + self.attention_per_token * context + pieces
+        """Seconds of one layer (the mean over the layers): with decodes that read `context` units, and `pieces` seconds of
+        attention beside them."""
+        each = self.attention_per_token * (self.units / self.layers)
+        return self.layer(tokens, attentions).total + each * context + pieces
 
     def _one_layer(self, tokens: int, attentions: int, moe: bool, shared: float | None = None) -> Parts:
         launch = self.launches(attentions, moe)
         return add_up(self.layer_operators(tokens, moe, shared), self.collectives(tokens, moe, shared), launch)
 
-    def shared_parts(self, tokens: int, rows: int, attentions: int, shared: float) -> Parts:
+    def mean_tokens(self, steps: Sequence[tuple[int, int]]) -> tuple[float, ...]:
+        """Tokens of the mean replica, where the steps of those that share experts have these (tokens, rows)."""
+        return (sum(tokens for tokens, _ in steps) / len(steps),)
+
+    def shared_parts(self, tokens: int, rows: int, attentions: int, shared: tuple[float, ...]) -> Parts:
         """A step of one of the replicas that share experts, by what bounds it, without host and the work of attention;
         `shared` are the tokens of the mean replica."""
-        key = (tokens, attentions, shared)
+        key = (tokens, attentions, shared[0])
         parts = self._shared.get(key)
         if parts is None:
-            each = [(count, self._one_layer(tokens, attentions, moe, shared)) for count, moe in self.kinds]
+            each = [(count, self._one_layer(tokens, attentions, moe, shared[0])) for count, moe in self.kinds]
             parts = Parts(*(sum(count * getattr(kind, part) for count, kind in each) for part in _PARTS))
             self._shared[key] = parts
         head = self.head(rows)
@@ -321,12 +343,13 @@ class StepModel:
             return self._unit_time
         return self._unit_time * self.passes(decodes) / self.layers
 
-    def load(self, tokens: int, rows: int) -> tuple[float, float]:
+    def load(self, tokens: int, rows: int, batches: int = 0) -> tuple[float, float]:
         """(HBM seconds, tensor-core seconds), each at its full rate, of a step without attention: what draws power.
 
         Of the mean GPU of a pipeline: each runs every micro-batch through the layers of a stage, one of them has the head.
+        `batches` are the micro-batches, if not as many as the tokens allow.
         """
-        count = self.micro_batches(tokens)
+        count = batches or self.micro_batches(tokens)
         device = for_precision(self.gpu, self.model.weights)
         share = count / self.stages  # of all layers, and of the heads
         moved, flops = self._work(-(-tokens // count))
@@ -375,21 +398,3 @@ class StepModel:
 
 
 _PARTS = ("compute", "hbm", "collective", "launch")
-
-
-def _together(one: Operator, other: Operator) -> Operator:
-    """Two operators run one after the other, under the name of the first."""
-    return Operator(one.name, one.flops + other.flops, one.bytes + other.bytes, *_sides([(1.0, one), (1.0, other)]))
-
-
-def _mean(one: Operator, other: Operator, share: float) -> Operator:
-    """The mean over layers of which `share` run `one`."""
-    flops, moved = (share * getattr(one, work) + (1 - share) * getattr(other, work) for work in ("flops", "bytes"))
-    return Operator(one.name, flops, moved, *_sides([(share, one), (1 - share, other)]))
-
-
-def _sides(weighted: list[tuple[float, Operator]]) -> tuple[float, float]:
-    """(compute, HBM) seconds of operators that run one after the other: the time of all, on the side that bounds more."""
-    total = sum(weight * operator.time for weight, operator in weighted)
-    compute = sum(weight * operator.time for weight, operator in weighted if operator.bound == "compute")
-    return (total, 0.0) if compute > total - compute else (0.0, total)

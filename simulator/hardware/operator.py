@@ -50,3 +50,21 @@ def add_up(operators: list[Operator], collective: float, launch: float) -> Parts
     compute = sum(op.time for op in operators if op.bound == "compute")
     memory = sum(op.time for op in operators if op.bound == "hbm")
     return Parts(compute, memory, collective, launch)
+
+
+def together(one: Operator, other: Operator) -> Operator:
+    """Two operators run one after the other, under the name of the first."""
+    return Operator(one.name, one.flops + other.flops, one.bytes + other.bytes, *_sides([(1.0, one), (1.0, other)]))
+
+
+def mean(one: Operator, other: Operator, share: float) -> Operator:
+    """The mean over layers of which `share` run `one`."""
+    flops, moved = (share * getattr(one, work) + (1 - share) * getattr(other, work) for work in ("flops", "bytes"))
+    return Operator(one.name, flops, moved, *_sides([(share, one), (1 - share, other)]))
+
+
+def _sides(weighted: list[tuple[float, Operator]]) -> tuple[float, float]:
+    """(compute, HBM) seconds of operators that run one after the other: the time of all, on the side that bounds more."""
+    total = sum(weight * operator.time for weight, operator in weighted)
+    compute = sum(weight * operator.time for weight, operator in weighted if operator.bound == "compute")
+    return (total, 0.0) if compute > total - compute else (0.0, total)

@@ -12,6 +12,11 @@ from collections.abc import Iterable
 from simulator.hardware.attention import QUERY_TILE
 
 
+def cuts(pieces: Iterable[tuple[int, int]], window: int) -> bool:
+    """Whether a window (0: none) leaves out anything that these pieces (tokens, past) would read."""
+    return window > 0 and any(tokens + past > window for tokens, past in pieces)
+
+
 def cut_to_window(pieces: Iterable[tuple[int, int]], window: int) -> tuple[list[tuple[int, int]], int]:
     """(pieces (tokens, past) that do the work of those given, tokens of KV that they read)."""
     found: list[tuple[int, int]] = []

@@ -20,6 +20,7 @@ import numpy as np
 
 from simulator.kvcache.policies.curve import IDENTITY, Curve, Ints
 from simulator.kvcache.policies.law import stored as stored_by
+from simulator.kvcache.policies.layout import most_blocks
 from simulator.kvcache.policies.topology import shares
 from simulator.scenario.resolved import ScenarioResolved
 
@@ -75,7 +76,7 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
     near = kv.blocks if kv.blocks is not None else int(scenario.l1_per_gpu * ranks // stage)
     stored_as = None
     if not kv.policies.identity:
-        stored_as = stored_by(kv.policies, model).times(shares(kv.policies.latent, ranks))
+        stored_as = stored_by(kv.policies, model, kv.block_tokens).times(shares(kv.policies.latent, ranks))
         if compute.at != "gpu":
             near = int(compute.devices * compute.memory // (model.kv_bytes_per_token * kv.block_tokens))
     return Geometry(
@@ -89,6 +90,6 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
         l3_blocks=int(stored * ratio // block),
         l3_bytes=stored,
         ratio=ratio,
-        most_blocks=-(-(model.kept_tokens - 1) // kv.block_tokens) + 1 if model.kept_tokens else 0,
+        most_blocks=most_blocks(model, kv.block_tokens),
         stored=None if stored_as == IDENTITY else stored_as,
     )

@@ -5,7 +5,7 @@
       routing: least_outstanding
       gpus: {type: h100-sxm, count: 1}        # of a replica; of those groups that do not name their own
       groups:
-        - {name: prompts, role: prefill, replicas: 2}
+        - {name: prompts, role: prefill, replicas: 2}                         # tenants: [a, b]: it serves nobody else
         - {name: tokens, role: decode, replicas: 4, gpus: {type: a100-80gb-sxm, count: 2}, scheduler: {max_batch: 128}}
       transfer: {link: infiniband-ndr, count: 1, threshold: 256 tokens}
       kv_pool: {..., shared: true}            # one pool for all; false: one for each replica
@@ -24,8 +24,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import field_validator
 
-from simulator.errors import Problem
+from simulator.errors import Problem, did_you_mean
 from simulator.scenario import resolved as r
+from simulator.scenario.faults import whose_checks
 from simulator.scenario.parts import Label, LinkPart, Section, Whole, default
 from simulator.scenario.quantities import Tokens, refuse
 from simulator.scenario.source import Source, Where, below
@@ -44,6 +45,7 @@ class GroupPart(Section):
     gpus: dict[str, Any] | str | None = default(None, "of one replica, as cluster.gpus")
     scheduler: dict[str, Any] | None = default(None, "over the common scheduler")
     kv: dict[str, Any] | None = default(None, "l1, l2, blocks over the common kv")
+    tenants: tuple[Label, ...] | None = default(None, "whose requests it serves; default: everybody's")
 
     @field_validator("kv")
     @classmethod
@@ -78,6 +80,9 @@ def _source_of(source: Source, index: str, group: dict[str, Any]) -> Source:
         data["cluster"].pop(name, None)
     if isinstance(data["cluster"].get("kv_pool"), dict):
         data["cluster"]["kv_pool"].pop("shared", None)
+    for fault in data["faults"] if isinstance(data.get("faults"), list) else ():
+        if isinstance(fault, dict):
+            fault.pop("replica", None)
     own = Source(data, source.whole, dict(source.keys), dict(source.values), dict(source.spoken))
     for path, name in _OWN.items():
         given, at = group.get(name), (*_GROUPS, index, name)
@@ -124,7 +129,7 @@ def resolve_cluster(cluster: Any, base: r.ScenarioResolved, groups: list[r.Scena
     pool, way = cluster.kv_pool, cluster.transfer
     shared = pool is None or pool.shared
     found = [
-        r.Group(part.name or part.role, part.role, part.replicas, own.gpus, own.scheduler, own.kv)
+        r.Group(part.name or part.role, part.role, part.replicas, own.gpus, own.scheduler, own.kv, part.tenants or ())
         for part, own in zip(cluster.groups, groups, strict=True)
     ]
     if not found and cluster.replicas > 1:
@@ -158,6 +163,7 @@ def cluster_checks(scenario: r.ScenarioResolved, cluster: Any, source: Source) -
         yield source.problem(_GROUPS, "a decode group gets its prompts from a prefill group, and there is none")
     if "both" in roles and len(roles) > 1:
         yield source.problem(_GROUPS, "a group that does both beside a prefill/decode split is not modelled")
+    yield from _tenant_checks(scenario, cluster, source)
     if "prefill" in roles and cluster.transfer is None:
         message = "KV goes from the prefill to the decode group; say how"
         yield source.problem(_GROUPS, message, "write for example cluster.transfer: {link: infiniband-ndr}")
@@ -169,21 +175,32 @@ def cluster_checks(scenario: r.ScenarioResolved, cluster: Any, source: Source) -
             message = f"{name} is not used between replicas; remove it"
             yield source.problem(("cluster", "transfer", "link", name), message)
     if not several:
+        yield from whose_checks(scenario, source, 1)
         if source.has(("cluster", "routing")):
             yield source.problem(("cluster", "routing"), "there is one replica, and nothing to route; remove it")
         if source.has(("cluster", "kv_pool", "shared")):
             yield source.problem(("cluster", "kv_pool", "shared"), "there is one replica, which shares with nobody; remove it")
         return
+    shared = scenario.pool is not None and scenario.cluster.pool_shared
     count = sum(part.replicas for part in cluster.groups) or cluster.replicas
     at: Where = _GROUPS if cluster.groups else ("cluster", "replicas")
-    if scenario.faults:
-        yield source.problem(("faults",), f"faults of {count} replicas are not modelled; use one replica")
-    if scenario.devices == "detailed":
-        yield source.problem(("devices",), f"detailed devices of {count} replicas are not modelled", "write devices: fluid")
+    yield from whose_checks(scenario, source, count)
+    if scenario.faults and shared:
+        message = f"faults of a pool that {count} replicas share are not modelled"
+        yield source.problem(("faults",), message, "write cluster.kv_pool.shared: false")
+    if scenario.devices == "detailed" and shared:
+        message = f"detailed devices that {count} replicas share are not modelled"
+        yield source.problem(("devices",), message, "write devices: fluid, or cluster.kv_pool.shared: false")
     parallel = [group.gpus.data_parallel for group in scenario.cluster.groups]
     if max(parallel, default=1) > 1:
         yield source.problem(at, "several groups of replicas in lock step (data_parallel) are not modelled")
     pool = scenario.pool
+    if pool is not None and scenario.cluster.pool_shared and scenario.kv.sharing == "prefix":
+        ranks = [group.gpus.tensor_parallel for group in scenario.cluster.groups if group.role != "decode"]
+        sizes = {count: scenario.model.kv_elements(count) * count for count in ranks}
+        if len(set(sizes.values())) > 1:
+            message = "a block of KV is as large as there are copies over GPUs, which differ between the groups"
+            yield source.problem(at, message, "write cluster.kv_pool.shared: false, or the same tensor_parallel")
     swap = any(group.scheduler.preemption == "swap_pool" for group in scenario.cluster.groups)
     if pool is not None and scenario.cluster.pool_shared and swap:
         message = "swaps of several replicas to one pool are not modelled"
@@ -193,6 +210,28 @@ def cluster_checks(scenario: r.ScenarioResolved, cluster: Any, source: Source) -
         yield source.problem(("cluster", "kv_pool", "shared_by"), message, "remove it, or write shared: false")
 
 
+def _tenant_checks(scenario: r.ScenarioResolved, cluster: Any, source: Source) -> Iterator[Problem]:
+    """Groups serve tenants that there are, and every tenant finds a group for each part of its requests."""
+    names = [tenant.name for tenant in scenario.tenants]
+    for index, part in enumerate(cluster.groups):
+        for place, name in enumerate(part.tenants or ()):
+            if name not in names:
+                at = (*_GROUPS, str(index), "tenants", str(place))
+                there = did_you_mean(name, names) or f"tenants: {', '.join(names) or 'there are none'}"
+                yield source.problem(at, f"'{name}' is not one of the tenants", there)
+        if part.tenants is not None and not part.tenants:
+            yield source.problem(
+                (*_GROUPS, str(index), "tenants"), "a group that serves nobody", "leave tenants out: everybody"
+            )
+    for role in dict.fromkeys(part.role for part in cluster.groups):
+        served = [part.tenants for part in cluster.groups if part.role == role]
+        for number, name in enumerate(names):
+            if all(tenants is not None and name not in tenants for tenants in served):
+                what = "" if role == "both" else f" for its {'prompts' if role == 'prefill' else 'tokens'}"
+                message = f"no group serves tenant '{name}'{what}"
+                yield source.problem(("tenants", str(number)), message, "add it to cluster.groups[].tenants")
+
+
 def cluster_document(scenario: r.ScenarioResolved, parts: Any) -> dict[str, Any]:
     """The keys of `cluster` beside gpus and kv_pool; `parts(group)` gives the sections of a group as plain data."""
     cluster = scenario.cluster
@@ -200,6 +239,10 @@ def cluster_document(scenario: r.ScenarioResolved, parts: Any) -> dict[str, Any]
         return {"replicas": 1}
     found: dict[str, Any] = {"routing": cluster.routing}
     found["groups"] = [
-        {"name": group.name, "role": group.role, "replicas": group.count, **parts(group)} for group in cluster.groups
-    ]
+        {
+            "name": group.name, "role": group.role, "replicas": group.count, **parts(group),
+            **({"tenants": list(group.tenants)} if group.tenants else {}),
+        }
+        for group in cluster.groups
+    ]  # fmt: skip
     return found

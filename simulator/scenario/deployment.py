@@ -23,6 +23,7 @@ class Group:
     gpus: Gpus  # of one replica
     scheduler: Scheduler
     kv: Kv  # what a group may have of its own: l1, l2, blocks
+    tenants: tuple[str, ...] = ()  # whose requests it serves; (): everybody's
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from simulator.errors import Problem
 from simulator.scenario.policies import Policies
-from simulator.scenario.resolved import ScenarioResolved
+from simulator.scenario.resolved import Model, ScenarioResolved
 from simulator.scenario.schema import ScenarioFile
 from simulator.scenario.source import Source, Where
 
@@ -25,9 +25,10 @@ def policy_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source
     at: Where = next((path for path in SECTIONS if source.has(path)), ("kv", "system"))
     apart: tuple[tuple[bool, str], ...] = (
         (scenario.pool is not None, "a kv_pool: they are functions of the context, not of single pages"),
-        (bool(model.window), f"the sliding window of {model.name}; write it as a group of kind window of a model without"),
-        (gpus.pipeline_parallel > 1, "pipeline stages"),
-        (gpus.data_parallel > 1, "replicas in lock step"),
+        (
+            gpus.data_parallel > 1 and policies.compute.at != "gpu",
+            "replicas in lock step where attention is not on the GPU: whose devices are busy is not told apart",
+        ),
     )
     for wrong, what in apart:
         if wrong:
@@ -39,6 +40,25 @@ def policy_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source
     if policies.latent == "sharded" and not (model.kv_latent and gpus.tensor_parallel > 1):
         message = "sharded is a latent over tensor-parallel GPUs; the model has no kv_latent, or there is one GPU"
         yield source.problem(("kv", "topology", "latent"), message)
-    if policies.codec != Policies().codec and model.kv_bytes != 2.0:
-        message = f"the codec counts from 16 bits, but model.kv_bytes is {model.kv_bytes:g}"
-        yield source.problem(("kv", "hbm_codec"), message, "give one of them")
+    bits = policies.codec != Policies().codec and policies.codec.ratio == 1.0 and not policies.codec.by_layer
+    if bits and model.kv_bytes > 2.0:
+        message = f"the codec counts from at most 16 bits, but model.kv_bytes is {model.kv_bytes:g}"
+        yield source.problem(("kv", "hbm_codec"), message, "write ratio, or kv_bytes: 2")
+    yield from _windows(policies, model, source)
+
+
+def _windows(policies: Policies, model: Model, source: Source) -> Iterator[Problem]:
+    """Groups that keep more than the model can read."""
+    if not model.window or not policies.layout.groups:
+        return
+    more = [
+        (name, group.share)
+        for name, group in policies.layout.groups
+        if group.kind == "full" or (group.kind == "window" and (group.window > model.window or group.fraction))
+    ]
+    share = sum(each for _, each in more)
+    if share > model.full_layers / model.layers + 1e-6:
+        names = " and ".join(name for name, _ in more)
+        message = f"{names} keep more than the window of {model.name} in {share:.0%} of its layers, but only "
+        message += f"{model.full_layers} of {model.layers} read more than {model.window} tokens"
+        yield source.problem(("kv", "layout", "groups"), message, f"write window: {model.window} tokens for the others")

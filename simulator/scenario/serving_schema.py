@@ -114,4 +114,4 @@ class TenantPart(Section):
 
     name: Label
     share: Positive = default(1, "of the requests whose tenant is not recorded, relative to the others")
-    weight: Positive = default(1, "what the tenant is entitled to, relative to the others")
+    weight: Positive = default(1, "what the tenant is entitled to, relative to the others: in fair queues and on the fabric")

@@ -13,9 +13,10 @@ which prompts get the rest of the token budget, and when requests are admitted f
                 computed alone, in pieces
     static      a batch is formed from what waits when the last one is done; all its prompts are computed, then it decodes
 
-vLLM V1 goes through its running sequences in the order of admission, decodes and prompts alike. That is the order here too
-as long as at most one prompt is unfinished between steps, which is so unless `prefill_chunk` is below the token budget; then
-decodes come first here, and none is left out of a step.
+vLLM V1 goes through its running sequences in the order of admission, decodes and prompts alike, until the budget is spent. It
+comes to the same as decodes first, whatever `prefill_chunk` is: a sequence asks for 1 token or for a piece, which never grows,
+and is admitted only where those before it left budget. So all but the newest always get what they ask for, the newest at
+least one token, and no decode is ever left out (`tests/scheduler/test_vllm_rule.py` compares the two step by step).
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ adds to a prompt can go as soon as a layer is computed,
     the last one              when the step is done, and the others have gone
 
 over one path of shared stages: ports of the GPUs that send, the links of `cluster.transfer`, ports of those that receive.
-Pieces of one prompt follow each other, prompts share the path fairly (`hardware.fabric`), also with far reads of a shared pool.
+Pieces of one prompt follow each other, prompts share the path fairly (`hardware.fabric`), by the weight of their tenants, also
+with far reads of a shared pool.
 When the last byte has come, one latency later, the request joins the queue of its decode replica, which admits it when its
 blocks fit; it decodes from its second token on. What comes between its first two tokens is so: transfer, queue, a step.
 
+Of a prompt only that crosses which its decodes will find: of a window its newest tokens, states with its last piece.
 Prompts below the threshold are computed where they are decoded. Prefixes found in a cache of the prefill replica cross as well.
 Not modelled: memory for KV that is sent or waits to be admitted, prefix caches of decode replicas, a prompt whose decode
 replica is chosen late, KV that is compressed to cross; beside a shared pool, KV that follows before its step is done.
@@ -31,6 +33,7 @@ from simulator.scheduler.engine import Engine
 from simulator.scheduler.frontend import Frontend
 from simulator.scheduler.planning import StepPlan
 from simulator.scheduler.routing import Rule
+from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 
 Way = tuple[Sequence[tuple[Stage, float]], float]  # stages and weights; s of latency
@@ -54,6 +57,7 @@ class Disaggregated(Frontend):
     def __init__(
         self, env: simpy.Environment, work: Work, engines: Sequence[Engine], rules: tuple[Rule, Rule], prefill: int,
         fabric: Fabric, ways: Mapping[tuple[int, int], Way], threshold: int, held: Callable[[int], float],
+        tenants: Tenants | None = None,
     ):  # fmt: skip
         """The first `prefill` engines compute prompts; `ways`: between two places; `rules`: among each kind; `held`: bytes of
         the KV of so many tokens."""
@@ -62,7 +66,7 @@ class Disaggregated(Frontend):
         self.fabric, self._ways, self._threshold = fabric, ways, threshold
         self._decodes_at: dict[int, int] = {}  # request that is remote -> place of its decode replica
         self._crossings: dict[int, Crossing] = {}
-        self._held = held
+        self._held, self._tenants = held, tenants
         self.moved = 0.0  # raw bytes
         self.remote: dict[int, float] = {}  # request -> s at which its KV was there
         for engine in engines[:prefill]:
@@ -119,18 +123,23 @@ class Disaggregated(Frontend):
 
     def _add(self, engine: Engine, request: int, take: int, done: int, start: float, layer: float, end: float) -> None:
         """`take` tokens of a prompt are computed, on top of `done`."""
-        crossing = self._crossings[request]
-        before, layers = self._held(done), engine.geometry.layers
+        crossing, layers = self._crossings[request], engine.geometry.layers
+        whole = self.work.prompt[request]
+        left = self._held(whole - done)
         if not crossing.size and done:
-            self._put(request, crossing, start, before, inf)  # found in a prefix cache
-        each = (self._held(done + take) - before) / layers
+            self._put(request, crossing, start, self._held(whole) - left, inf)  # found in a prefix cache
+        each = (left - self._held(whole - done - take)) / layers
         if layers > 1:
             self._put(request, crossing, start + layer, each * (layers - 1), each / layer)
         self._put(request, crossing, end, each, inf)
 
     def _put(self, request: int, crossing: Crossing, ready: float, size: float, rate: float) -> None:
+        if size <= 0.0:
+            return
         crossing.size += size
         self.moved += size
+        if self._tenants is not None:
+            self._tenants.crosses(request, size)
         crossing.waiting.append((ready, size, rate))
         self._go_on(request, crossing)
 
@@ -142,7 +151,8 @@ class Disaggregated(Frontend):
             ready, size, rate = crossing.waiting.popleft()
             crossing.moving = True
             wait = max(0.0, ready - self.env.now)
-            flow = self.fabric.move(size, crossing.way, DEMAND, rate, wait, f"prompt {request}")
+            share = 1.0 if self._tenants is None else self._tenants.share(request)
+            flow = self.fabric.move(size, crossing.way, DEMAND, rate, wait, f"prompt {request}", share)
             flow.done.callbacks.append(lambda _: self._crossed(request, crossing))
         elif crossing.complete:
             timer = self.env.timeout(max(0.0, crossing.last + crossing.latency - self.env.now))

@@ -5,7 +5,7 @@ Events: none of its own; where replicas share a pool, time passes in it.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 import simpy
 
@@ -25,9 +25,10 @@ def far_step(
     (reading_far, reading), decodes = plan.far, max(1, plan.decodes)
     before = far.moved, far.sent, far.counts.useless
     host, head = model.host_time(plan.rows), model.head(plan.rows).total
+    readers = replica.readers.of_step(plan.decodes > 0) if replica.tenants is not None else {}
     if isinstance(far, PagedFar):
         step = far.paged_step(replica.batch.ending_next(), host, layer, head, plan.produced, duration, slow, decodes, scores)
-        _record(replica, run, step, reading - step.reads.asked, before)
+        _record(replica, run, step, reading - step.reads.asked, before, readers)
         return step.duration
     pages = residency.layers(reading_far, reading, model.layers)
     evicted = residency.take_evicted()
@@ -36,6 +37,8 @@ def far_step(
     asked = sum(pages)
     lost = replica.lost(plan.far, plan.decodes) if asked else 0.0
     if isinstance(far, SharedFar):  # time passes in it
+        if replica.tenants is not None and readers:
+            far.flows.share = replica.tenants.mean_share(readers)
         played = far.play(pages, lost, host, layer, head, plan.produced, decodes, scores) if asked else None
         step = yield from played or far.play_unread(plan.produced, duration)
     elif asked:
@@ -46,16 +49,19 @@ def far_step(
         step = far.unread(plan.produced, duration, slow)
     if replica.reuse is not None:
         step.reads.add(replica.reuse.settled())
-    _record(replica, run, step, reading * model.layers - asked, before)
+    _record(replica, run, step, reading * model.layers - asked, before, readers)
     return step.duration
 
 
-def _record(replica: PlannedReplica, run: int, step: FarStep, near: int, before: tuple[int, float, int]) -> None:
+def _record(
+    replica: PlannedReplica, run: int, step: FarStep, near: int, before: tuple[int, float, int], readers: Mapping[int, int]
+) -> None:  # fmt: skip
+    """`readers`: who has read, where there are tenants."""
     reads = step.reads
-    if isinstance(replica.queue, Fair) and reads.asked:
-        weights = replica.readers.reading
-        size = reads.asked * replica.geometry.layer_bytes / max(1, sum(weights.values()))
-        replica.queue.reads((request, weight * size) for request, weight in weights.items())
+    if readers and reads.asked:
+        size = reads.asked * replica.geometry.layer_bytes / sum(readers.values())
+        if isinstance(replica.queue, Fair):
+            replica.queue.reads((request, weight * size) for request, weight in readers.items())
     replica.recorder.far.append(
         (run, step.duration, step.stall, step.codec, step.writeback, near, reads.asked, reads.demand, reads.in_time,
          reads.late, step.staged, step.dragged, step.predicting, *before)

@@ -64,6 +64,9 @@ class Lockstep:
         self._balance(0.0)
         while True:
             before = self.clock
+            for replica in self.replicas:
+                if replica.prefixes is not None:
+                    replica.prefixes.look(before)
             if self._present:
                 self._step()
             elif self.arrivals.left:

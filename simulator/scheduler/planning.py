@@ -133,7 +133,8 @@ class PlannedReplica(AdmittingReplica):
     def steady_steps(self) -> int:
         """Steps over which the batch stays as it is and reads grow evenly."""
         if self.other is not None:
-            return int(min(self.batch.steps_to_end(), self.other.law.steady(self.decoding_contexts())))
+            steady = self.other.law.steady(self.decoding_contexts())
+            return int(min(self.batch.steps_to_end(), self.batch.steps_to_turn(), steady))
         limit = self.batch.steps_to_end() if self.policy.dense else 1
         return int(min(limit, self.batch.steps_to_turn())) if self.batch.window else limit
 
@@ -201,6 +202,7 @@ class PlannedReplica(AdmittingReplica):
         """(far blocks, all blocks) that the step reads: what the decodes (if any) select, and the past of the prompt pieces.
         Of the decodes' far blocks `leaving` go to L3 in this step and are still read from HBM. With page identity, (0, all
         pages)."""
+        self.readers.begin()
         if isinstance(self.far, PagedFar):
             total = self.far.begin(self.batch.step, [request for request, _ in pieces], decodes > 0)
             if self.far.counted:

@@ -20,12 +20,16 @@ class Readers:
         self._recorder = recorder
         self._noted: dict[int, int] = {}  # weights that hold now, but 0
         self._changed: dict[int, None] = {}
+        self._pieces: dict[int, int] = {}  # weights that hold in the step that is being planned alone
         self.later: dict[int, None] = {}  # those whose weights change with the step after the one that is being planned
 
-    @property
-    def reading(self) -> Mapping[int, int]:
-        """Weights of the sequences that decode now, but 0."""
-        return self._noted
+    def begin(self) -> None:
+        """Another step is planned."""
+        self._pieces = {}
+
+    def of_step(self, decodes: bool) -> dict[int, int]:
+        """Weights of all that read in the step that was planned; without `decodes` the decoding sequences wait."""
+        return {**self._noted, **self._pieces} if decodes else dict(self._pieces)
 
     def change(self, requests: Iterable[int]) -> None:
         """What these decoding sequences read is another number from the next step on."""
@@ -42,6 +46,7 @@ class Readers:
 
     def read(self, weights: Mapping[int, int]) -> None:
         """What all readers of this step read; the others read nothing."""
+        self._pieces = dict(weights)
         gone = [(request, 0) for request in self._noted if request not in weights]
         self._note([*gone, *weights.items()], 0)
 
@@ -50,6 +55,7 @@ class Readers:
         if weight > 0:
             row, readers = self._recorder.far.count, self._recorder.readers
             readers.append((row, request, weight, 0))
+            self._pieces[request] = self._pieces.get(request, 0) + weight
             readers.append((row + 1, request, 0, 0))
 
     def _note(self, weights: Iterable[tuple[int, int]], decodes: int) -> None:

@@ -29,6 +29,7 @@ from simulator.scheduler.readers import Readers
 from simulator.scheduler.reuse import prefix_of, reuse_of
 from simulator.scheduler.stored_batch import batch_of
 from simulator.scheduler.swap import swap_of
+from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 
 
@@ -60,13 +61,17 @@ class Replica:
         self.lasting = self.residency.capacity()  # blocks that there are in the long run, whatever is broken now
         self.reach(self.lasting)
         self.most = min(spec.max_batch, self.residency.l1_blocks)  # the newest block of every sequence is in L1
-        self.batch = batch_of(geometry, scenario.model.window)
-        self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder) if self.prefix is not None else None
+        self.batch = batch_of(geometry, 0 if self.other else scenario.model.window)
+        self.prefixes: Prefixes | None = None
+        if self.prefix is not None:
+            self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder, scenario.kv.reuse.drop_after)
         self.clock = 0.0
         self.presence = 0.0  # integral of the number of requests in the system
         self.known = Known(work.arrival, work.prompt, work.kind, scenario.slo.classes, work.tenant, scenario.tenants)
         self.queue = queue_of(spec.queue, self.known)
         self.swap = swap_of(scenario, geometry)
+        if self.swap is not None and self.prefixes is not None:
+            self.prefixes.watch(self.swap.drop)
         self.overtakes = not isinstance(self.queue, deque) or spec.admission != "queue"  # an arrival counts at once
         self.gate = GATES[spec.admission](spec, self.model, self.known)
         self.brought: set[int] = set()  # of those in the queue, whose prompts another replica has computed: their KV is here
@@ -83,6 +88,7 @@ class Replica:
         self._waiting: dict[int, float] = {}
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
+        self.tenants: Tenants | None = None  # set where the scenario has any
 
     @property
     def idle(self) -> bool:
@@ -192,8 +198,12 @@ class Replica:
         """Release a running request's blocks; it goes back to the queue, and starts over with what it has emitted unless its
         blocks are swapped out."""
         recorder, swap = self.recorder, self.swap
-        if swap is not None and request in self.batch.offset and swap.takes(blocks := self._blocks_of(request)):
-            swap.out(request, blocks)
+        if swap is not None and request in self.batch.offset:
+            blocks = self._blocks_of(request) if self.prefixes is None else self.prefixes.own(request)
+            if swap.takes(blocks):
+                swap.out(request, blocks)
+                if self.prefixes is not None:
+                    self.prefixes.leave(request)
         emitted = self._stop(request)
         since = recorder.resumed_run[request] if emitted else recorder.admit_run[request]
         recorder.spans.append((request, not emitted, since, recorder.runs.count))

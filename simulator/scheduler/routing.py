@@ -6,11 +6,13 @@
     least_kv           the one with the smallest share of its KV blocks claimed, prompts that wait included
     power_of_two       of two at random, the one with fewer outstanding requests (Mitzenmacher, 2001)
     prefix_aware       the one that has the fewest prompt tokens to compute before this request's first token: those that wait
-                       there, and of the request those that are not in its prefix cache
+                       there, and of the request those that are not in its prefix cache, be it in L1 or in the pool below
+                       it; of equals the one with the fewest outstanding requests, then the one with the most in L1
     session_sticky     where the session was before; a new session, or a request of none, as least_outstanding
 
 Of equals the first. Rules see what replicas have done by now (`engine.py`), without delay, and hold no state of their own
-beyond a turn, draws, or where sessions are. Replicas that differ in speed count alike but in `least_kv`.
+beyond a turn, draws, or where sessions are. Replicas that differ in speed count alike but in `least_kv`. Where groups serve
+certain tenants only, a rule sees the replicas that serve the tenant of the request (`ByTenant`).
 Not modelled: a router's own time, stale information, moving a request once it was given to a replica.
 """
 
@@ -39,8 +41,8 @@ class Target(Protocol):
     def claimed_share(self) -> float:
         """KV blocks that they claim or ask for, by the blocks that there are."""
 
-    def cached_tokens(self, ids: Sequence[int], tokens: int) -> int:
-        """Of a prompt of so many tokens, with these ids of blocks, those in the prefix cache."""
+    def cached_tokens(self, ids: Sequence[int], tokens: int) -> tuple[int, int]:
+        """Of a prompt of so many tokens, with these ids of blocks, those in the prefix cache, and in its L1 alone."""
 
 
 T = TypeVar("T", bound=Target)
@@ -115,10 +117,12 @@ class PrefixAware:
     def choose(self, request: int, targets: Sequence[Target]) -> int:
         ids = self._ids(request) if self._ids is not None else ()
         tokens = self._prompt[request]
-        ahead = [target.waiting_tokens + tokens - target.cached_tokens(ids, tokens) for target in targets]
-        best = min(ahead)
-        equal = [place for place, wait in enumerate(ahead) if wait == best]
-        return min(equal, key=lambda place: targets[place].open_requests)
+        found = [target.cached_tokens(ids, tokens) for target in targets]
+        measures = [
+            (target.waiting_tokens + tokens - cached, target.open_requests, -near)
+            for target, (cached, near) in zip(targets, found, strict=True)
+        ]
+        return measures.index(min(measures))
 
 
 class SessionSticky:
@@ -133,6 +137,19 @@ class SessionSticky:
         if session not in self._at:
             self._at[session] = least(targets, outstanding)
         return self._at[session]
+
+
+class ByTenant:
+    """A rule among the replicas that serve the tenant of a request: one with its own turn for each set of replicas."""
+
+    def __init__(self, work: Work, serving: Sequence[Sequence[int]], rule: Callable[[], Rule]):
+        """`serving`: of each tenant, the places of the replicas that serve it."""
+        self._tenant, self._serving = work.tenant, [tuple(places) for places in serving]
+        self._rules = {places: rule() for places in self._serving}
+
+    def choose(self, request: int, targets: Sequence[Target]) -> int:
+        places = self._serving[self._tenant[request]]
+        return places[self._rules[places].choose(request, [targets[place] for place in places])]
 
 
 RULES: dict[str, Callable[[Work, np.random.Generator], Rule]] = {

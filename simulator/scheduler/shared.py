@@ -8,6 +8,8 @@ and shares change at the very moment at which a transfer begins or ends (`hardwa
              ready one latency later; a demand that becomes ready takes the place of a prefetch, which goes on behind it
     writes   one stream a replica of class write-back, in pieces of a part of L2
 
+Between tenants of different weight a replica's flows count with the mean weight of those whose KV it reads, by bytes, as of the
+step in which a flow begins (`tenants.py`).
 A replica alone gets what `prefetch.pipeline` computes in closed form (tests hold them together).
 Stages are reduced before the run: of stages with the same users, in the same proportions, the narrowest is all that can bind.
 L3 is one as well: a replica may claim what the others leave of it (`Room`).
@@ -167,6 +169,7 @@ class Flows:
         self._active: Read | None = None
         self._pieces: deque[tuple[float, Callable[[float], None]]] = deque()
         self._writing = False
+        self.share = 1.0  # at the arbiters, of flows that begin from now on
 
     def read(self, size: float, priority: int, address: float, deadline: float = inf, delay: float = 0.0) -> Read:
         wait = delay + self.latency
@@ -219,7 +222,7 @@ class Flows:
 
     def _move(self, best: Read) -> None:
         self._active, best.since = best, self.env.now
-        best.flow = self.fabric.move(best.size - best.arrived, self._read, best.priority)
+        best.flow = self.fabric.move(best.size - best.arrived, self._read, best.priority, share=self.share)
         best.flow.done.callbacks.append(lambda event: self._ended(best, event.value))
 
     def _await(self) -> None:
@@ -249,7 +252,7 @@ class Flows:
         self._writing = bool(self._pieces)
         if self._writing:
             size, told = self._pieces.popleft()
-            flow = self.fabric.move(size, self._write, WRITE_BACK)
+            flow = self.fabric.move(size, self._write, WRITE_BACK, share=self.share)
             flow.done.callbacks.append(lambda _: self._written(size, told))
 
     def _written(self, size: float, told: Callable[[float], None]) -> None:
@@ -263,7 +266,8 @@ class SharedFar(EventFar):
     def __init__(
         self, scenario: ScenarioResolved, geometry: Geometry, rng: np.random.Generator, pool: SharedFabric, number: int
     ):  # fmt: skip
-        super().__init__(scenario, geometry, rng, pool.env, pool.system(number, far_path(scenario)))
+        self.flows = pool.system(number, far_path(scenario))
+        super().__init__(scenario, geometry, rng, pool.env, self.flows)
 
 
 class Room:

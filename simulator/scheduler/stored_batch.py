@@ -52,7 +52,7 @@ class StoredBatch(DecodeBatch):
 
 
 def batch_of(geometry: Geometry, window: int) -> DecodeBatch:
-    """The decoding sequences of a replica."""
+    """The decoding sequences of a replica; `window`: of the model, where `DecodeBatch` counts what it reads."""
     if geometry.stored is not None:
         return StoredBatch(geometry)
     return DecodeBatch(geometry.block_tokens, window, geometry.most_blocks)

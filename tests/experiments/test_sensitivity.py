@@ -53,6 +53,9 @@ NEAR: dict[str, Any] = {"workload.synthetic": SYNTHETIC}  # GPU only, all HBM
 TIGHT = NEAR | {"kv.l1": blocks(14), "scheduler.watermark": 0.0}
 PAIR: list[dict[str, Any]] = [{"role": "prefill", "replicas": 1}, {"role": "decode", "replicas": 1}]
 SPLIT = NEAR | {"cluster.groups": PAIR, "cluster.transfer.link": {"type": "infiniband-ndr", "read_bandwidth": "0.1 GB/s"}}
+SERVED_APART = NEAR | {
+    "tenants": [{"name": "a"}, {"name": "b"}], "cluster.groups": [{"name": "a", "tenants": ["a"]}, {"name": "both"}],
+}  # fmt: skip
 TENSORS = str(ROOT / "traces" / "python_reference" / "kv_layer{}.npy")
 AT_FPGA = FAR | {"kv.codec": {"ratio": 1.5}}
 EVENTS = AT_FPGA | {"cluster.replicas": 2}
@@ -133,7 +136,7 @@ HOT = FAR | {"kv.placement": {"eviction": "hot", "threshold": 2}}
 CHATS = {"turns": 3, "spread": "geometric", "think": "1 ms", "prefixes": [{"tokens": "32 tokens", "count": 2}]}
 TALK = NEAR | {"workload.synthetic": SYNTHETIC | {"sessions": CHATS}}
 STARTED = {"workload.trace": {"path": AZURE, "limit": 8, "starts": {"process": "gamma", "rate": "2 /s", "cv": 2}}}
-CLIENTS = str(ROOT / "traces" / "servegen_reason_deepseek-r1_clients.tar.gz")
+CLIENTS = str(ROOT / "traces" / "servegen_reason_deepseek-r1.tar.gz")
 SERVICE = {
     "model.max_context": "65536 tokens",
     "workload.clients": {"path": CLIENTS, "limit": 8, "start": "1 h", "end": "25 h"},
@@ -383,6 +386,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "faults.for": (LOSES, "3 ms"),
     "faults.mean_time_between": (AGAIN, "4 ms"),
     "faults.on_loss": (LOSES, "abort"),
+    "faults.replica": (LOSES | {"cluster.replicas": 2, "cluster.kv_pool.shared": False}, 1),
     "cluster.replicas": (NEAR, 2),
     "cluster.routing": (NEAR | {"cluster.replicas": 2}, "least_outstanding"),
     "cluster.kv_pool.shared": (EVENTS, False),
@@ -390,6 +394,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "cluster.groups.gpus": (SPLIT, {"gpus": {"type": "h100-80gb-sxm"}}),
     "cluster.groups.scheduler": (SPLIT, {"scheduler": {"prefill_chunk": "20 tokens"}}),
     "cluster.groups.kv": (SPLIT, {"kv": {"l1": blocks(14)}}),
+    "cluster.groups.tenants": (SERVED_APART, {"tenants": ["b"]}),
     "cluster.transfer.count": (SPLIT, 2),
     "cluster.transfer.threshold": (SPLIT, "50 tokens"),
     "cluster.transfer.link.read_bandwidth": (SPLIT, "0.2 GB/s"),

@@ -61,7 +61,7 @@ def test_law_grows_evenly_between_turns(curve: Curve, lengths: list[int]) -> Non
 
 def test_the_identity_stores_and_reads_what_is_there() -> None:
     """Catches a default that is not the identity."""
-    assert stored(Policies(), MODEL) == IDENTITY
+    assert stored(Policies(), MODEL, 16) == IDENTITY
     assert read(Policies(), DENSE, MODEL, 1.0, 0.5) == read(Policies(), DENSE, MODEL, 0.5, 1.0) == IDENTITY
 
 
@@ -75,7 +75,7 @@ def test_layout_windows_and_states() -> None:
     assert layout.entries(LayoutGroup(tokens_per_entry=4), IDENTITY).at(100) == 25
     assert layout.kept(LayoutGroup(kind="ssm", state=1.0)) == Curve()
     halves = Layout((("a", LayoutGroup(0.5)), ("b", LayoutGroup(0.5, kind="ssm", state=MODEL.kv_bytes_per_token_layer * 10))))
-    assert stored(Policies(layout=halves), MODEL).at(1000) == 0.5 * 1000 + 0.5 * 10
+    assert stored(Policies(layout=halves), MODEL, 16).at(1000) == 0.5 * 1000 + 0.5 * 10
     assert layout.layers_run(Layout((("a", LayoutGroup(0.5)), ("b", LayoutGroup(0.5, run_every=4))))) == 0.625
 
 
@@ -83,7 +83,7 @@ def test_duoattention_memory_tends_to_one_over_r() -> None:
     """With a share r of the heads whole, memory falls to r + (1 - r) * kept / n. Catches a share of layers for heads."""
     for r in (0.25, 0.5):
         groups = (("retrieval", LayoutGroup(r, "heads")), ("streaming", LayoutGroup(1 - r, "heads", "window", 64, 256)))
-        memory = stored(Policies(layout=Layout(groups)), MODEL)
+        memory = stored(Policies(layout=Layout(groups)), MODEL, 16)
         for n in (10**3, 10**5, 10**7):
             assert n / memory.at(n) == pytest.approx(n / (r * n + (1 - r) * 320))
         assert 10**7 / memory.at(10**7) == pytest.approx(1 / r, rel=1e-3)
@@ -127,8 +127,8 @@ def test_selection_reads_by_role() -> None:
 
 def test_selection_stores_everything() -> None:
     """Catches the commonest mistake: a selection that shrinks the cache."""
-    assert stored(Policies(reading=Reading(v_fraction=0.1)), MODEL) == IDENTITY
-    assert stored(Policies(reading=Reading(index_stored=1 / 32)), MODEL).at(320) == 330
+    assert stored(Policies(reading=Reading(v_fraction=0.1)), MODEL, 16) == IDENTITY
+    assert stored(Policies(reading=Reading(index_stored=1 / 32)), MODEL, 16).at(320) == 330
 
 
 def test_a_token_costs_the_longer_of_bytes_and_flops() -> None:
@@ -147,7 +147,7 @@ def test_loops() -> None:
     assert loop.accepted(drafted) == pytest.approx(1 + 0.8 + 0.64 + 0.512)
     assert (loop.width(drafted), loop.drafting(drafted)) == (4, pytest.approx(0.3))
     assert loop.passes(drafted) == pytest.approx(1 / 2.952)
-    assert stored(Policies(loop=drafted), MODEL).at(100) == 103  # what may be rejected is held during the pass
+    assert stored(Policies(loop=drafted), MODEL, 16).at(100) == 103  # what may be rejected is held during the pass
     assert (loop.passes(Loop()), loop.width(Loop()), loop.drafting(Loop())) == (1.0, 1, 0.0)
     assert loop.width(Loop("parallel_workers", workers=4, steps_scale=0.4)) == 4
 

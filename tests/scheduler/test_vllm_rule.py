@@ -85,6 +85,49 @@ def test_who_runs_in_which_step(case: str) -> None:
     assert list(run.recorder.admitted) == [starts[step] for step in admitted]
 
 
+def running_order(rows: Rows, budget: int, chunk: int, places: int) -> tuple[list[tuple[int, int, int]], int]:
+    """vLLM V1 in its own words, memory aside: the running list from its head, decodes and prompts alike, until the budget is
+    spent, then the queue. Steps as `steps`; and how many decodes were left out of a step."""
+    waiting, running = list(range(len(rows))), list[int]()
+    computed, given = [0] * len(rows), [0] * len(rows)
+    found, left_out = [], 0
+    while waiting or running:
+        left, share = budget, dict[int, int]()
+        for request in [*running, *waiting[: places - len(running)]]:
+            share[request] = take = min(chunk, left, rows[request][1] + given[request] - computed[request])
+            left -= take
+        running += [request for request in waiting if share.get(request)]
+        waiting = [request for request in waiting if request not in running]
+        decoding = [request for request in running if computed[request] >= rows[request][1]]
+        left_out += sum(not share[request] for request in decoding)
+        for request, take in share.items():
+            computed[request] += take
+        out = [request for request in running if computed[request] == rows[request][1] + given[request]]
+        found.append((len(decoding), sum(take for one, take in share.items() if one not in decoding), len(out)))
+        for request in out:
+            given[request] += 1
+        running = [request for request in running if given[request] < rows[request][2]]
+    return found, left_out
+
+
+@pytest.mark.parametrize(("budget", "chunk", "places"), [(24, 8, 8), (24, 24, 8), (12, 3, 12), (9, 5, 4), (40, 7, 5)])
+def test_decodes_first_is_the_order_of_admission(budget: int, chunk: int, places: int) -> None:
+    """Prompts in several chunks side by side, with decodes that were admitted before and after them: step by step what vLLM V1
+    does when it goes through its running list, and no decode is left out there.
+
+    Would catch: pieces in another order or of another size, budget that decodes behind a prompt do not get.
+    """
+    for seed in range(4):
+        draws = np.random.default_rng(seed)
+        rows = [(0.0, int(draws.integers(1, 60)), int(draws.integers(1, 20))) for _ in range(40)]
+        expected, left_out = running_order(rows, budget, chunk, places)
+        run = served({"scheduler.token_budget": tokens(budget), "scheduler.prefill_chunk": tokens(chunk),
+                      "scheduler.max_batch": places, "kv.l1": blocks(400)}, rows)  # fmt: skip
+        assert (steps(run), left_out) == (expected, 0)
+        pieces = sum(prompt > 1 and decodes > 0 for decodes, prompt, _ in expected)
+        assert pieces > 10
+
+
 ASYNCHRONOUS = {"scheduler.asynchronous": True}
 
 

@@ -17,10 +17,11 @@ from simulator.workload.arrivals import draw_arrivals
 from simulator.workload.chats import chat_requests
 from simulator.workload.requests import Floats, Requests
 from simulator.workload.servegen import read_clients, superpose
+from simulator.workload.stats import trace_stats
 from simulator.workload.synthetic import build
 
 ROOT = Path(__file__).parents[2]
-CLIENTS = ROOT / "traces" / "servegen_reason_deepseek-r1_clients.tar.gz"
+CLIENTS = ROOT / "traces" / "servegen_reason_deepseek-r1.tar.gz"
 COUNT = 200_000
 
 
@@ -137,6 +138,20 @@ def test_skewed_children_follow_their_ranks() -> None:
     assert requests.hash_ids is not None
     heads = [int(requests.hash_ids[row][0]) for row in range(len(requests))]
     assert max(heads.count(one) for one in set(heads)) / 3000 == pytest.approx(2 / 3, abs=4 * (2 / 9 / 3000) ** 0.5)
+
+
+def test_the_clients_of_a_service_are_read_whole() -> None:
+    """All 73 clients of a day against the figures published with the file.
+
+    Would catch: clients or windows skipped, lengths that are not weighted by the rates, empty windows counted as zero tokens.
+    """
+    stats = trace_stats(CLIENTS)
+    assert (stats["clients"], stats["clients_with_lengths"], stats["windows"]) == (73, 73, 144)
+    assert stats["rate"] == {"mean": 16.0, "min": 4.3, "max": 42.5} and stats["cv"] == {"mean": 0.53, "rate_weighted": 2.28}
+    assert (stats["largest_client_share"], stats["top_ten_share"]) == (0.286, 0.677)
+    published = {"prompt_tokens": (4, 1_268, 208, 23_423, 57_284), "output_tokens": (9, 1_527, 792, 12_607, 32_768)}
+    for name, figures in published.items():
+        assert tuple(round(stats[name][key]) for key in ("min", "mean", "p50", "p99", "max")) == figures
 
 
 def test_clients_superpose_to_their_rates() -> None:

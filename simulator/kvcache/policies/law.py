@@ -6,9 +6,11 @@
 
 Both in dense tokens: 1 is what a token of the model's own cache takes (its bytes, its time in decode attention). A token costs
 the longer of its bytes and its FLOPs, so a codec cannot make attention faster than its arithmetic. A state is read and written.
-The identity gives stored(n) = read(n) = n.
+The identity gives stored(n) = read(n) = n. A written group is a window over what retention has kept; the model's own window is
+one of positions, and retention thins out what is in it (after `prefill_end` the whole window: at most what is there).
 
-`Law` is `read` in whole numbers (2^-20 of a token), so that sums over a batch are exact and grow linearly between turns.
+`Law` is `read` in whole numbers (2^-20 of a token, or of a token in one layer), so that sums over a batch are exact and grow
+linearly between turns.
 """
 
 from __future__ import annotations
@@ -20,19 +22,18 @@ import numpy as np
 
 from simulator.kvcache.policies import codec, layout, loop, retention, selection
 from simulator.kvcache.policies.curve import Curve, Ints, total
-from simulator.scenario.resolved import Model, Policies, Selection
+from simulator.scenario.resolved import LayoutGroup, Model, Policies, Selection
 
 UNITS = 2**20  # of one token
 NEVER = 2**40  # tokens: a cap that no context reaches
 
 
-def stored(policies: Policies, model: Model) -> Curve:
-    """Dense tokens that the KV and states of a sequence take."""
-    alive = retention.kept(policies.retention)
+def stored(policies: Policies, model: Model, block_tokens: int) -> Curve:
+    """Dense tokens that the KV and states of a sequence take; of a window of the model, the blocks that it touches."""
     found = []
-    for group in layout.groups_of(policies.layout):
-        held = _through(layout.kept(group), alive)
-        tokens = codec.cost(policies.codec, layout.entries(group, held), group.kv_scale)
+    for group in layout.held_of(policies.layout, model, block_tokens):
+        held = layout.entries(group, _kept(policies, group))
+        tokens = codec.cost(policies.codec, held, group.kv_scale, raw=codec.raw_bits(model))
         state = Curve(constant=group.state / model.kv_bytes_per_token_layer)
         found.append((tokens.times(1.0 + policies.reading.index_stored) + state).times(group.share))
     rejected = loop.width(policies.loop) - 1 if policies.loop.kind == "speculative" else 0
@@ -43,16 +44,23 @@ def read(policies: Policies, chosen: Selection, model: Model, memory: float, com
     """Dense-token times of a decode step over one sequence; a dense token takes the longer of `memory` and `compute` s."""
     token = max(memory, compute)
     touched = selection.bytes_of(policies.reading)
-    alive, found = retention.kept(policies.retention), []
-    for group in layout.groups_of(policies.layout):
-        tokens = layout.entries(group, _through(layout.kept(group), alive))
+    found = []
+    for group in layout.groups_of(policies.layout, model):
+        tokens = layout.entries(group, _kept(policies, group))
         each = group.kv_scale * touched * memory / token
         floor = group.flops_scale * policies.layout.query_heads * touched * compute / token
-        parts = codec.cost(policies.codec, selection.read(chosen, model.layers, tokens), each, floor)
+        chosen_tokens = selection.read(chosen, model.layers, tokens)
+        parts = codec.cost(policies.codec, chosen_tokens, each, floor, codec.raw_bits(model))
         scan = selection.index(chosen, model.layers, tokens).times(group.kv_scale * memory / token)
         state = Curve(constant=2.0 * group.state / model.kv_bytes_per_token_layer * memory / token)
         found.append((parts + scan + state).times(group.share / group.run_every))
     return total(found)
+
+
+def _kept(policies: Policies, group: LayoutGroup) -> Curve:
+    """Tokens of a sequence that exist in a group."""
+    window, alive = layout.kept(group), retention.kept(policies.retention)
+    return _through(window, alive) if policies.layout.groups else _through(alive, window)
 
 
 def _through(outer: Curve, inner: Curve) -> Curve:
@@ -68,9 +76,10 @@ class Law:
     constant: int
 
     @staticmethod
-    def of(curve: Curve) -> Law:
-        terms = ((NEVER if cap == inf else round(cap), round(slope * UNITS)) for cap, slope in curve.terms)
-        return Law(tuple(terms), round(curve.constant * UNITS))
+    def of(curve: Curve, units: float = UNITS) -> Law:
+        """In so many units of a dense token."""
+        terms = ((NEVER if cap == inf else round(cap), round(slope * units)) for cap, slope in curve.terms)
+        return Law(tuple(terms), round(curve.constant * units))
 
     def units(self, contexts: Ints) -> int:
         """Of all sequences together."""
