@@ -91,7 +91,7 @@ def server(
     elif pool:
         far = (far_memory or FarMemory)(scenario, sizes, draws("prefetch"), check)
     if scenario.gpus.data_parallel > 1:
-        engine = Lockstep(env, scenario, sizes, work, recorder)
+        engine = Lockstep(env, scenario, sizes, work, recorder, fed=number is not None)
     else:
         engine = Engine(env, scenario, sizes, work, recorder, far, coalesce, pages, fed=number is not None)
         if scenario.faults and pool and far:

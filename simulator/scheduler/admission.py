@@ -112,18 +112,21 @@ class AdmittingReplica(Replica):
             self.running[request] = None
             if request in self.brought:
                 self.brought.remove(request)
-                blocks = self.geometry.blocks(self._target[request])
+                placed = blocks = self.geometry.blocks(self._target[request])
             else:
                 assert self.swap is not None
-                blocks = self.swap.back(request)
+                placed = blocks = self.swap.back(request)
+                if self.prefixes is not None:  # others may have kept some of its blocks here
+                    blocks = self.geometry.blocks(self._target[request])
+                    placed = self.prefixes.come_back(request, self._target[request])
             self._placed[request] = 0  # while others make room for it
-            demoted = self.residency.place(request, 0, blocks, self._blocks_of_running)
+            demoted = self.residency.place(request, 0, placed, self._blocks_of_running)
             self._placed[request] = blocks
             if isinstance(self.residency, Lru):
-                self.residency.reads_at_once(blocks)
+                self.residency.reads_at_once(placed)
             self._made_room(demoted)
             sent += self.residency.far[request]
-            self.recorder.placements.append((self.batch.done, blocks))
+            self.recorder.placements.append((self.batch.done, placed))
             self._waited(request)
             self._waiting[request] = self._last_token.pop(request)
             self._decode_on(request)
@@ -141,7 +144,8 @@ class AdmittingReplica(Replica):
         claim = needs if self._full else self.geometry.blocks(tokens)
         found: list[int] = []
         if self.prefixes is not None:
-            found = self.prefixes.found(request, tokens)
+            swapped = self.swap is not None and request in self.swap.held
+            found = self.prefixes.left(request) if swapped else self.prefixes.found(request, tokens)
             claim -= len(found) - self.prefixes.cache.idle(found)
         if self.residency.claimed + claim + (self.watermark if self.running else 0) > self.reachable:
             return None

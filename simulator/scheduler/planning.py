@@ -101,6 +101,10 @@ class PlannedReplica(AdmittingReplica):
             self._prompt_complete(request)
         self.release_held()
 
+    def prompt_done(self, request: int) -> int:
+        """Tokens of its prompt that are computed, of one in prefill."""
+        return self._done[request]
+
     def contexts(self) -> list[int]:
         """Tokens that each sequence of the next decode step reads."""
         ahead = self.batch.step + 1
