@@ -119,7 +119,7 @@ def test_moved_bytes_by_hand(policy: dict[str, Any], crosses: float) -> None:
 
 
 def test_a_budget_moves_its_share() -> None:
-    """100 of n tokens, and half of their V, of what is far: the same in every step. Tolerance: half a page a step. Would catch: the far share
+    """100 of n tokens, half of their V: the same in every step. Tolerance: half a page a step. Would catch: the far share
     of what is read taken from all that is stored."""
     found, expected = far_pages(BUDGET)
     assert abs(found - expected) <= 0.5 * 200
