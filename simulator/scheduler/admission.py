@@ -22,7 +22,7 @@ class AdmittingReplica(Replica):
     def offer(self, request: int) -> None:
         """A request that has arrived by now joins the queue, or is rejected."""
         tokens = self.prompt[request] + self.output[request]
-        if tokens > self.max_context or self.needs(request) > self.lasting or not self.gate.lets_in(self, request):
+        if tokens > self.max_context or not self._ever_fits(request) or not self.gate.lets_in(self, request):
             self.recorder.status[request] = REJECTED
             if self.reuse is not None:
                 self.reuse.lost(request, self.clock)
@@ -32,6 +32,11 @@ class AdmittingReplica(Replica):
         self.queue.append(request)
         self.presence += self.clock - self.arrival[request]
         self._queued_at[request] = self.arrival[request]
+
+    def _ever_fits(self, request: int) -> bool:
+        """All of it in all tiers, and in L1 what never leaves it."""
+        needs = self.needs(request)
+        return needs <= self.lasting and min(needs, self.geometry.near_blocks) <= self.residency.l1_blocks
 
     def asks(self) -> int:
         """Prompt tokens of the head of the queue, blocks that a prefix cache may have included; 0 if nobody waits."""
