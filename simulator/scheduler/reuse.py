@@ -6,8 +6,8 @@ the step in which the request's first piece runs: each layer waits for its own, 
 of them is computed again.
 Blocks that leave L1 join the write-back of far memory; with `immediate` full ones do when the step that filled them is done.
 Prefetches for sessions have the path when demand has not.
-While the pool is out of reach nothing is found there, and what leaves L1 is lost; what was filled is written when there is a way
-again. With a board everything that was parked is lost, since blocks are striped.
+While the pool is out of reach nothing is found there, and what leaves L1 is lost; what was filled is written when it is back.
+With a board everything that was parked is lost, since blocks are striped.
 Where replicas share a pool, what one has parked there the others find as well (`parked` is then the same for all).
 Events: none; the engine looks at `next_at`.
 """

@@ -37,8 +37,8 @@ def fault(what: str, at: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_lost_board_is_a_miss_and_no_more() -> None:
-    """Turns find 0, 176 and 352 tokens. A board that is lost at 0.5 s, or at 1.5 s, takes all that is parked then: the turn after
-    it is computed whole; what that leaves is found again. Nobody is aborted or starts over.
+    """Turns find 0, 176 and 352 tokens. A board that is lost at 0.5 s, or at 1.5 s, takes all that is parked then: the next turn
+    is computed whole; what that leaves is found again. Nobody is aborted or starts over.
 
     Would catch: stale hits, a pool that stays empty, requests in L1 that pay for what nobody read.
     """
@@ -51,7 +51,7 @@ def test_a_lost_board_is_a_miss_and_no_more() -> None:
 
 
 def test_half_of_the_boards_hold_half() -> None:
-    """Two boards of 8 blocks each hold 11 of a session's 11; one alone holds 8: the first ones. Would catch: a capacity that stays."""
+    """Two boards of 8 blocks each hold a session's 11; one alone holds the first 8. Would catch: a capacity that stays."""
     half = PARKED | {"l3": 8, "workload__synthetic": TURNS | {"requests": 2}}
     assert hits(run(world(**half))) == (0, 0, 11)
     assert hits(run(world(**half | fault("board_lost", "1 us")))) == (0, 0, 8)
@@ -74,7 +74,7 @@ def test_out_of_reach_is_a_miss_until_it_is_back() -> None:
 
 @pytest.mark.parametrize(("what", "more"), [("board_lost", {}), ("link_down", {"for": "0.3 s"})])
 def test_a_fetch_ends_where_its_source_does(what: str, more: dict[str, Any]) -> None:
-    """Half of the blocks that are fetched for a session are there when the pool goes: they are hits in L2, the rest is computed.
+    """Half of the blocks that are fetched for a session are there when the pool goes: hits in L2; the rest is computed.
 
     Would catch: a fetch that goes on without its source, L2 that stays reserved, pages without a fate.
     """
