@@ -37,7 +37,7 @@ def fault(what: str, at: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_lost_board_is_a_miss_and_no_more() -> None:
-    """Turns find 0, 176 and 352 tokens. A board that is lost at 0.5 s, or at 1.5 s, takes all that is parked then: the next turn
+    """Turns find 0, 176 and 352 tokens. A board that is lost at 0.5 s, or at 1.5 s, takes all that is parked: the next turn
     is computed whole; what that leaves is found again. Nobody is aborted or starts over.
 
     Would catch: stale hits, a pool that stays empty, requests in L1 that pay for what nobody read.
