@@ -52,8 +52,13 @@ def document_of(scenario: r.ScenarioResolved) -> dict[str, Any]:
         "devices": scenario.devices,
     }
     if scenario.tenants:
-        found["tenants"] = [_plain(TenantPart, tenant) for tenant in scenario.tenants]
+        found["tenants"] = [_tenant(tenant) for tenant in scenario.tenants]
     return found | ({"faults": faults_document(scenario.faults)} if scenario.faults else {})
+
+
+def _tenant(tenant: r.Tenant) -> dict[str, Any]:
+    unused = () if tenant.bandwidth < inf else ("bandwidth", "burst")
+    return {name: value for name, value in _plain(TenantPart, tenant).items() if name not in unused}
 
 
 def to_yaml(document: dict[str, Any]) -> str:

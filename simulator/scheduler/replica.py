@@ -85,6 +85,8 @@ class Replica:
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
         self.tenants: Tenants | None = None  # set where the scenario has any
+        self.over: frozenset[int] = frozenset()  # tenants that have to wait, as of the beginning of the step (`patience.py`)
+        self.sitting: dict[int, float] = {}  # decoding sequences that sit out of steps for that, since when
 
     @property
     def idle(self) -> bool:
@@ -196,6 +198,7 @@ class Replica:
         recorder, swap = self.recorder, self.swap
         if swap is not None and request in self.batch.offset and swap.takes(blocks := self._blocks_of(request)):
             swap.out(request, blocks)
+            self._swaps(request, blocks)
         emitted = self._stop(request)
         since = recorder.resumed_run[request] if emitted else recorder.admit_run[request]
         recorder.spans.append((request, not emitted, since, recorder.runs.count))
@@ -203,6 +206,10 @@ class Replica:
         self._release(request, again=True)
         self.queue.appendleft(request)
         self._queued_at[request] = self.clock
+
+    def _swaps(self, request: int, blocks: int) -> None:
+        if self.tenants is not None:
+            self.tenants.swaps(request, blocks * self.geometry.block_bytes)
 
     def abort(self, request: int) -> None:
         """A request that waits or runs ends here."""
@@ -229,6 +236,8 @@ class Replica:
             self._emitted[request] = self.output[request] - self.batch.remaining(request)
         elif request in self._held:
             self._last_token[request] = self._held.pop(request)
+        elif request in self.sitting:
+            self._last_token[request] = self.sitting.pop(request)
         return self._emitted.get(request, 0)
 
     def _release(self, request: int, again: bool) -> None:
