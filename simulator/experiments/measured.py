@@ -16,6 +16,7 @@ from simulator.hardware.pool import FarPath
 from simulator.metrics import invariants, summary
 from simulator.metrics.far_share import far_share, far_stall
 from simulator.metrics.handover import joined
+from simulator.metrics.levels import Level
 from simulator.metrics.occupancy import blocks_by_step
 from simulator.metrics.recorder import Recorder
 from simulator.metrics.requests import request_columns, token_gaps
@@ -74,12 +75,25 @@ class Measured:
         """Of each replica: tier -> (capacity, bytes in use during each step)."""
         return [tiers_of(part) for part in self.parts]
 
+    @cached_property
+    def parked(self) -> Level | None:
+        """Stored bytes of KV that nobody reads now, in one pool or in those of all replicas; None: no replica parks any."""
+        found = [one.reuse.parked for part in self.parts for one in part.server.engine.replicas if one.reuse is not None]
+        pools = {id(one): (one.moments, one.counts) for one in found}
+        geometry = self.simulation.geometry
+        return Level.of(list(pools.values()), geometry.block_bytes / geometry.ratio) if pools else None
+
     def tiers(self) -> dict[str, Any]:
         if not self.several:
-            return summary.tiers(self.held[0], self.steps.duration, self.makespan)
-        each = [(part.steps, held) for part, held in zip(self.parts, self.held)]
-        held, lasting = together.tiers_together(each, self.simulation.scenario.cluster.pool_shared)
-        return summary.tiers(held, lasting, self.makespan)
+            found = summary.tiers(self.held[0], self.steps.duration, self.makespan)
+        else:
+            each = [(part.steps, held) for part, held in zip(self.parts, self.held)]
+            held, lasting = together.tiers_together(each, self.simulation.scenario.cluster.pool_shared)
+            found = summary.tiers(held, lasting, self.makespan)
+        if self.parked is not None and self.makespan > 0.0:
+            mean = self.parked.means(np.array([0.0, self.makespan]))
+            found["l3"] |= {"peak_bytes": self.parked.peak, "mean_bytes": float(mean[0])}
+        return found
 
     def series(self) -> dict[str, NDArray[Any]]:
         """The run over time."""
@@ -91,7 +105,10 @@ class Measured:
             l1, l2, l3 = (held[name][1] if name in held else nothing for name in ("l1", "l2", "l3"))
             admitted = self.columns["admitted_s"]
             each.append(timeseries(part.steps, arrived, admitted, l1, l3, self.makespan, l2, part.traffic, bins))
-        return together.series_of(each) if self.several else each[0]
+        found = together.series_of(each) if self.several else each[0]
+        if self.parked is not None and (count := len(found["time_s"])):
+            found["l3_bytes"] = self.parked.means(np.linspace(0.0, self.makespan, count + 1))
+        return found
 
 
 def part_of(server: Server, requests: Requests) -> Part:

@@ -86,7 +86,7 @@ def run_scenario(
     resolved, began = scenario.resolved, time.perf_counter()
     measured = simulate_resolved(resolved, progress, coalesce, check, timeline is not None)
     simulation, steps, columns, traffic = measured.simulation, measured.steps, measured.columns, measured.traffic
-    recorder, geometry, makespan = simulation.recorder, simulation.geometry, measured.makespan
+    geometry, makespan = simulation.geometry, measured.makespan
     tokens, replicas = int(steps.rows.sum()), len(measured.parts)
     observed = max(makespan, simulation.clock)  # write-back goes on until the last arrival, even if it is rejected
     use = {stage.name: stage.utilization(observed) for stage in traffic.stages}
@@ -124,7 +124,7 @@ def run_scenario(
         "utilization": {"gpu": busy / (replicas * makespan) if makespan else 0.0} | use,
         "energy": summary.joules(power, tokens),
         "cost": summary.money(hourly, tokens, makespan, resolved.cost.as_of, resolved.cost.basis),
-        "faults": fault_rows(recorder.faults, measured.parts[0].steps, makespan),
+        "faults": fault_rows([(part.server.name, part.recorder.faults) for part in measured.parts], steps, makespan),
         "bound_by": summary.bound_by(steps, makespan, replicas),
         "warnings": _warnings(scenario, simulation, stable),
         "simulation": {},

@@ -13,7 +13,7 @@ from simulator.kvcache.geometry import Geometry, geometry
 from simulator.kvcache.identity import needs_table, paged
 from simulator.metrics.recorder import Recorder
 from simulator.metrics.steps import StepLaw, StepTimes, shapes
-from simulator.scenario.resolved import ScenarioResolved
+from simulator.scenario.resolved import Pool, ScenarioResolved
 from simulator.scheduler.detailed import DetailedFar
 from simulator.scheduler.engine import Engine
 from simulator.scheduler.far import FarMemory
@@ -53,6 +53,18 @@ class Server:
         return StepLaw(model.host, model.host_per_sequence, model.attention_part, model.unit_load(), times, kind)
 
 
+def schedule(scenario: ScenarioResolved, pool: Pool, number: int) -> Schedule:
+    """What breaks for the replica with this number, and when: what all share at the same times for all."""
+    count, together = len(scenario.faults), scenario.cluster.pool_shared
+    common, own = (stream(scenario.seed, f"faults {mine}" if mine else "faults").spawn(count) for mine in (0, number))
+    found = [
+        (fault, own[entry] if fault.own or not together else common[entry])
+        for entry, fault in enumerate(scenario.faults)
+        if fault.replica in (None, number)
+    ]
+    return Schedule(pool, [fault for fault, _ in found], [draws for _, draws in found])
+
+
 def server(
     env: simpy.Environment, scenario: ScenarioResolved, work: Work, recorder: Recorder, coalesce: bool = True,
     check: bool = False, far_memory: type[FarMemory] | None = None, number: int | None = None, far: FarMemory | None = None,
@@ -83,6 +95,5 @@ def server(
     else:
         engine = Engine(env, scenario, sizes, work, recorder, far, coalesce, pages, fed=number is not None)
         if scenario.faults and pool and far:
-            schedule = Schedule(pool, scenario.faults, stream(scenario.seed, "faults"))
-            engine.faults = Faults(scenario, schedule, engine, far)
+            engine.faults = Faults(scenario, schedule(scenario, pool, number or 0), engine, far)
     return Server("replica 0" if number is None else f"replica {number}", scenario, sizes, recorder, engine, far)

@@ -145,12 +145,20 @@ class Simulation:
             self.frontend = Frontend(self.env, work, engines, rules[1])
         for one, placed in zip(found, self.frontend.placed, strict=True):
             one.requests = placed
-        if shares:
+        if shares and scenario.kv.sharing == "prefix":
+            self._park_together(engines)
+        elif shares:
             self.frontend.room = room = Room(found[0].geometry.l3_blocks)
             room.engines += engines
             for engine in engines:
                 engine.room = room
         return found
+
+    def _park_together(self, engines: Sequence[Engine]) -> None:
+        """What one replica leaves in the pool is there for all that have a prefix cache."""
+        reuses = [engine.reuse for engine in engines if engine.reuse is not None]
+        for reuse in reuses:
+            reuse.parked = reuses[0].parked
 
     def _rule(self, work: Work, places: Sequence[Group], draws: np.random.Generator) -> Rule:
         """The routing rule among replicas of these groups; where some serve certain tenants only, among those that do."""

@@ -11,7 +11,8 @@ links are down, and multiply where they are slower. Links that are all down for 
 board, or the pool.
 
 When: at a time, or at random: `mean_time_between` is the mean of the exponential time from the end of one to the start of the
-next, each entry with draws of its own.
+next, each entry with draws of its own. Of several replicas each has its own pool, or part of one, and ports: an entry without
+`replica` breaks those of each, at times of its own where they are random. A pool that they share breaks for all at once.
 
 Not modelled: partial loss of a board's memory, faults of GPUs, hosts and leaf switches, lost packets, detection times.
 Events: none of its own; `scheduler/faults.py` asks for the next change.
@@ -56,10 +57,11 @@ class Occurrence:
 class Schedule:
     """The changes of health in order of time."""
 
-    def __init__(self, pool: Pool, faults: Sequence[Fault], rng: np.random.Generator):
+    def __init__(self, pool: Pool, faults: Sequence[Fault], draws: Sequence[np.random.Generator]):
+        """`draws`: random numbers of each fault."""
         self.pool = pool
         self.active: list[Occurrence] = []
-        self._faults, self._draws = faults, rng.spawn(len(faults))
+        self._faults, self._draws = faults, draws
         self._changes: list[tuple[float, bool, int, Occurrence]] = []  # heap: time, whether it starts, entry, what
         for entry in range(len(faults)):
             self._plan(entry, 0.0)

@@ -242,13 +242,17 @@ class StepModel:
         launch = self.launches(attentions, moe)
         return add_up(self.layer_operators(tokens, moe, shared), self.collectives(tokens, moe, shared), launch)
 
-    def shared_parts(self, tokens: int, rows: int, attentions: int, shared: float) -> Parts:
+    def mean_tokens(self, steps: Sequence[tuple[int, int]]) -> tuple[float, ...]:
+        """Tokens of the mean replica, where the steps of those that share experts have these (tokens, rows)."""
+        return (sum(tokens for tokens, _ in steps) / len(steps),)
+
+    def shared_parts(self, tokens: int, rows: int, attentions: int, shared: tuple[float, ...]) -> Parts:
         """A step of one of the replicas that share experts, by what bounds it, without host and the work of attention;
         `shared` are the tokens of the mean replica."""
-        key = (tokens, attentions, shared)
+        key = (tokens, attentions, shared[0])
         parts = self._shared.get(key)
         if parts is None:
-            each = [(count, self._one_layer(tokens, attentions, moe, shared)) for count, moe in self.kinds]
+            each = [(count, self._one_layer(tokens, attentions, moe, shared[0])) for count, moe in self.kinds]
             parts = Parts(*(sum(count * getattr(kind, part) for count, kind in each) for part in _PARTS))
             self._shared[key] = parts
         head = self.head(rows)
@@ -339,12 +343,13 @@ class StepModel:
             return self._unit_time
         return self._unit_time * self.passes(decodes) / self.layers
 
-    def load(self, tokens: int, rows: int) -> tuple[float, float]:
+    def load(self, tokens: int, rows: int, batches: int = 0) -> tuple[float, float]:
         """(HBM seconds, tensor-core seconds), each at its full rate, of a step without attention: what draws power.
 
         Of the mean GPU of a pipeline: each runs every micro-batch through the layers of a stage, one of them has the head.
+        `batches` are the micro-batches, if not as many as the tokens allow.
         """
-        count = self.micro_batches(tokens)
+        count = batches or self.micro_batches(tokens)
         device = for_precision(self.gpu, self.model.weights)
         share = count / self.stages  # of all layers, and of the heads
         moved, flops = self._work(-(-tokens // count))

@@ -70,7 +70,7 @@ GIVEN_COLUMNS = {  # rows whose times are not those of one replica's step model:
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Struck:
     """A fault that happened, and requests that it hit."""
 

@@ -20,7 +20,7 @@ COLUMNS = {
     "batch": "decoding sequences, mean over the steps of the bin",
     "queue": "requests that have arrived and were not admitted yet, at the end of the bin",
     "l1_bytes": "KV in L1, mean over the steps of the bin",
-    "l3_bytes": "stored KV in L3, mean over the steps of the bin",
+    "l3_bytes": "stored KV in L3, mean over the steps of the bin; where KV is parked there, over the bin",
     "wait_share": "exposed waits for far memory, share of step time",
     "l2_bytes": "bytes staged in L2, mean over the steps of the bin",
     "gpu_share": "GPUs at work, share of the bin; a step's work is spread evenly over the step",

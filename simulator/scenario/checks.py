@@ -191,13 +191,15 @@ def _parked(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
     if scenario.prefetch.predictor not in ("none", "next_layer", "session"):
         message = f"'{scenario.prefetch.predictor}' expects the next step to read the same; a prefix is read once"
         yield source.problem(("prefetch", "predictor"), message, "use none, next_layer or session")
+    if scenario.prefetch.predictor == "session" and scenario.cluster.groups:
+        message = "'session' knows which sessions come back, not to which of several replicas"
+        yield source.problem(("prefetch", "predictor"), message, "use none or next_layer")
     if scenario.prefetch.control != "fixed":
         yield source.problem(("prefetch", "control"), "a prefix is read once: there is no next step to learn for; use fixed")
     refused = (
         (kv.selection.kind != "dense", "selected tokens", "write kv.selection.kind: dense"),
         (scenario.devices == "detailed", "detailed devices", "write devices: fluid"),
         (bool(scenario.faults), "faults of the pool", "remove the faults"),
-        (bool(scenario.cluster.groups), "several replicas", "write cluster.replicas: 1"),
         (bool(scenario.model.window), f"the sliding window of {scenario.model.name}", "remove kv.sharing"),
     )
     for there, what, instead in refused:

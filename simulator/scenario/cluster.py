@@ -26,6 +26,7 @@ from pydantic import field_validator
 
 from simulator.errors import Problem, did_you_mean
 from simulator.scenario import resolved as r
+from simulator.scenario.faults import whose_checks
 from simulator.scenario.parts import Label, LinkPart, Section, Whole, default
 from simulator.scenario.quantities import Tokens, refuse
 from simulator.scenario.source import Source, Where, below
@@ -83,6 +84,9 @@ def _source_of(source: Source, index: str, group: dict[str, Any]) -> Source:
             tenant.pop("burst", None)
     if isinstance(data["cluster"].get("kv_pool"), dict):
         data["cluster"]["kv_pool"].pop("shared", None)
+    for fault in data["faults"] if isinstance(data.get("faults"), list) else ():
+        if isinstance(fault, dict):
+            fault.pop("replica", None)
     own = Source(data, source.whole, dict(source.keys), dict(source.values), dict(source.spoken))
     for path, name in _OWN.items():
         given, at = group.get(name), (*_GROUPS, index, name)
@@ -175,21 +179,32 @@ def cluster_checks(scenario: r.ScenarioResolved, cluster: Any, source: Source) -
             message = f"{name} is not used between replicas; remove it"
             yield source.problem(("cluster", "transfer", "link", name), message)
     if not several:
+        yield from whose_checks(scenario, source, 1)
         if source.has(("cluster", "routing")):
             yield source.problem(("cluster", "routing"), "there is one replica, and nothing to route; remove it")
         if source.has(("cluster", "kv_pool", "shared")):
             yield source.problem(("cluster", "kv_pool", "shared"), "there is one replica, which shares with nobody; remove it")
         return
+    shared = scenario.pool is not None and scenario.cluster.pool_shared
     count = sum(part.replicas for part in cluster.groups) or cluster.replicas
     at: Where = _GROUPS if cluster.groups else ("cluster", "replicas")
-    if scenario.faults:
-        yield source.problem(("faults",), f"faults of {count} replicas are not modelled; use one replica")
-    if scenario.devices == "detailed":
-        yield source.problem(("devices",), f"detailed devices of {count} replicas are not modelled", "write devices: fluid")
+    yield from whose_checks(scenario, source, count)
+    if scenario.faults and shared:
+        message = f"faults of a pool that {count} replicas share are not modelled"
+        yield source.problem(("faults",), message, "write cluster.kv_pool.shared: false")
+    if scenario.devices == "detailed" and shared:
+        message = f"detailed devices that {count} replicas share are not modelled"
+        yield source.problem(("devices",), message, "write devices: fluid, or cluster.kv_pool.shared: false")
     parallel = [group.gpus.data_parallel for group in scenario.cluster.groups]
     if max(parallel, default=1) > 1:
         yield source.problem(at, "several groups of replicas in lock step (data_parallel) are not modelled")
     pool = scenario.pool
+    if pool is not None and scenario.cluster.pool_shared and scenario.kv.sharing == "prefix":
+        ranks = [group.gpus.tensor_parallel for group in scenario.cluster.groups if group.role != "decode"]
+        sizes = {count: scenario.model.kv_elements(count) * count for count in ranks}
+        if len(set(sizes.values())) > 1:
+            message = "a block of KV is as large as there are copies over GPUs, which differ between the groups"
+            yield source.problem(at, message, "write cluster.kv_pool.shared: false, or the same tensor_parallel")
     swap = any(group.scheduler.preemption == "swap_pool" for group in scenario.cluster.groups)
     if pool is not None and scenario.cluster.pool_shared and swap:
         message = "swaps of several replicas to one pool are not modelled"

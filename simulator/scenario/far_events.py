@@ -27,12 +27,13 @@ def unfit(scenario: ScenarioResolved, shared: bool = False) -> Iterator[Unfit]:
     if scenario.prefetch.priority == "equal":
         message = f"{'a shared pool serves' if shared else 'detailed devices serve'} demand first"
         yield Unfit(("prefetch", "priority"), message, "use priority: demand")
+    prefix = scenario.kv.sharing == "prefix"  # blocks are written as they fill or leave L1: nothing here needs identity
     who = "replicas read from a shared pool" if shared else "detailed devices serve"
     identity: tuple[tuple[Where, str, bool, str], ...] = (
         (("kv", "selection", "kind"), selection.kind, selection.kind == "pages", "dense or budget"),
         (("kv", "placement", "eviction"), placement.eviction, placement.eviction not in ("split", "lru"), "split or lru"),
         (("kv", "placement", "l2"), placement.l2, placement.l2 != "exclusive", "exclusive"),
-        (("kv", "placement", "write_back"), placement.write_back, placement.write_back != "lazy", "lazy"),
+        (("kv", "placement", "write_back"), placement.write_back, placement.write_back != "lazy" and not prefix, "lazy"),
         (("prefetch", "predictor"), scenario.prefetch.predictor, scenario.prefetch.predictor == "history", "statistical"),
     )
     for where, found, refused, use in identity:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import Annotated, Any, Literal
 
-from pydantic import create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
 from simulator.errors import Problem
 from simulator.scenario import resolved as r
@@ -33,6 +33,7 @@ USES: dict[str, tuple[str, ...]] = {
 }
 _NEEDS = {"link_degraded": ("factor", "factor: 0.5"), "latency_spike": ("latency", "latency: 50 us")}
 _OPTIONAL = ("link", "count", "factor", "latency", "on_loss")
+_WHOLE = Annotated[int, Field(ge=0)]
 _LONGER = Quantity("time", above_zero=True)
 
 # a field called `for` cannot be written as one
@@ -52,6 +53,7 @@ class FaultPart(_Lasting):  # type: ignore[misc]
     factor: Annotated[float, Number(above=0, most=1)] | None = default(None, "of the rate that a degraded link keeps")
     latency: Time | None = default(None, "that a round trip takes longer")
     on_loss: Literal["recompute", "abort"] | None = default(None, "what becomes of requests whose pages are lost")
+    replica: _WHOLE | None = default(None, "of several: the one whose pool or GPU ports fail, from 0; default: those of each")
 
     @model_validator(mode="after")
     def _used(self) -> FaultPart:
@@ -86,6 +88,7 @@ def faults_of(parts: tuple[FaultPart, ...]) -> tuple[r.Fault, ...]:
             duration=getattr(part, "for"),
             mean_time_between=part.mean_time_between,
             on_loss=part.on_loss or "recompute",
+            replica=part.replica,
         )
         for part in parts
     )
@@ -104,11 +107,28 @@ def _document(fault: r.Fault) -> dict[str, Any]:
         del found["count"]
     if fault.what == "link_down" and fault.duration < inf:
         del found["on_loss"]
+    if fault.replica is not None:
+        found["replica"] = fault.replica
     if fault.mean_time_between is None:
         found["at"] = format_quantity(fault.at, "time")
     else:
         found["mean_time_between"] = format_quantity(fault.mean_time_between, "time")
     return found | {"for": format_quantity(fault.duration, "time")}
+
+
+def whose_checks(scenario: r.ScenarioResolved, source: Source, replicas: int) -> Iterator[Problem]:
+    """Faults of one of several replicas."""
+    for index, fault in enumerate(scenario.faults):
+        at = ("faults", str(index), "replica")
+        if fault.replica is None:
+            continue
+        if replicas == 1:
+            yield source.problem(at, "there is one replica; remove it")
+        elif fault.replica >= replicas:
+            yield source.problem(at, f"there is no replica {fault.replica}, but {replicas} replicas, counted from 0")
+        elif scenario.cluster.pool_shared and not fault.own:
+            message = f"the pool is shared, and a {fault.what} breaks it for all {replicas} replicas"
+            yield source.problem(at, message, "remove it, or write cluster.kv_pool.shared: false")
 
 
 def fault_checks(scenario: r.ScenarioResolved, source: Source) -> Iterator[Problem]:

@@ -25,8 +25,10 @@ def policy_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source
     at: Where = next((path for path in SECTIONS if source.has(path)), ("kv", "system"))
     apart: tuple[tuple[bool, str], ...] = (
         (scenario.pool is not None, "a kv_pool: they are functions of the context, not of single pages"),
-        (gpus.pipeline_parallel > 1, "pipeline stages"),
-        (gpus.data_parallel > 1, "replicas in lock step"),
+        (
+            gpus.data_parallel > 1 and policies.compute.at != "gpu",
+            "replicas in lock step where attention is not on the GPU: whose devices are busy is not told apart",
+        ),
     )
     for wrong, what in apart:
         if wrong:

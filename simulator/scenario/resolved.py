@@ -331,6 +331,12 @@ class Fault:
     duration: float  # s; inf: for good
     mean_time_between: float | None  # s from the end of one to the start of the next; None: once, at `at`
     on_loss: str  # "recompute" | "abort"
+    replica: int | None = None  # of several: whose pool, or ports; None: of each (its random times are its own)
+
+    @property
+    def own(self) -> bool:
+        """It breaks what no other replica uses, whoever shares the pool."""
+        return self.link == "gpu"
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,11 @@ class EventFar(FarMemory):
         self.bursts.drop()
         self._take_over()
 
+    def in_pool(self) -> float:
+        self._catch_up()
+        self._take_over()
+        return self.written
+
     @property
     def _carried(self) -> int:
         return self.bursts.carried

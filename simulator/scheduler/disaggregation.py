@@ -13,6 +13,7 @@ with far reads of a shared pool; those of a tenant over its budget wait or have 
 When the last byte has come, one latency later, the request joins the queue of its decode replica, which admits it when its
 blocks fit; it decodes from its second token on. What comes between its first two tokens is so: transfer, queue, a step.
 
+Of a prompt only that crosses which its decodes will find: of a window its newest tokens, states with its last piece.
 Prompts below the threshold are computed where they are decoded. Prefixes found in a cache of the prefill replica cross as well.
 Not modelled: memory for KV that is sent or waits to be admitted, prefix caches of decode replicas, a prompt whose decode
 replica is chosen late, KV that is compressed to cross; beside a shared pool, KV that follows before its step is done.
@@ -122,16 +123,19 @@ class Disaggregated(Frontend):
 
     def _add(self, engine: Engine, request: int, take: int, done: int, start: float, layer: float, end: float) -> None:
         """`take` tokens of a prompt are computed, on top of `done`."""
-        crossing = self._crossings[request]
-        before, layers = self._held(done), engine.geometry.layers
+        crossing, layers = self._crossings[request], engine.geometry.layers
+        whole = self.work.prompt[request]
+        left = self._held(whole - done)
         if not crossing.size and done:
-            self._put(request, crossing, start, before, inf)  # found in a prefix cache
-        each = (self._held(done + take) - before) / layers
+            self._put(request, crossing, start, self._held(whole) - left, inf)  # found in a prefix cache
+        each = (left - self._held(whole - done - take)) / layers
         if layers > 1:
             self._put(request, crossing, start + layer, each * (layers - 1), each / layer)
         self._put(request, crossing, end, each, inf)
 
     def _put(self, request: int, crossing: Crossing, ready: float, size: float, rate: float) -> None:
+        if size <= 0.0:
+            return
         crossing.size += size
         self.moved += size
         if self._tenants is not None:

@@ -107,9 +107,13 @@ class Engine(PlannedReplica):
             return self.residency.claimed
         return self.residency.claimed + self.batch.new_blocks(self._run.to(moment)[0] - 1)
 
-    def cached_tokens(self, ids: Sequence[int], tokens: int) -> int:
-        """Tokens of a prompt, with these ids of blocks, that are in its prefix cache."""
-        return len(self.prefix.found(ids, tokens)) * self.geometry.block_tokens if self.prefix is not None else 0
+    def cached_tokens(self, ids: Sequence[int], tokens: int) -> tuple[int, int]:
+        """Tokens of a prompt, with these ids of blocks, that it need not compute, and those of them that are in its L1."""
+        if self.prefixes is None:
+            return 0, 0
+        self.prefixes.tell(self._run.to(self.env.now)[0] - 1 if self._run is not None else 0)
+        near, far = self.prefixes.findable(ids, tokens, self.env.now)
+        return (near + far) * self.geometry.block_tokens, near * self.geometry.block_tokens
 
     def preempt(self, request: int) -> None:
         super().preempt(request)
@@ -187,7 +191,12 @@ class Engine(PlannedReplica):
                 yield from self._pass(max(self.clock, until))
                 self.clock = max(self.clock, until)
             elif self._fed:
-                yield from self._sleep()
+                until = self._next_change
+                yield from self._sleep(until)
+                if not arrivals.left and until <= self.env.now:
+                    if self.far is not None:
+                        self.far.quiet(until - self.clock)
+                    self.clock = until
             else:
                 return
 
@@ -201,12 +210,14 @@ class Engine(PlannedReplica):
         """Steps read far pages, or wait for room in L2."""
         return not self.residency.settled() or (self.reuse is not None and far.overflow > 0.0)
 
-    def _sleep(self) -> Events:
-        """Until there may be something to do."""
+    def _sleep(self, until: float = inf) -> Events:
+        """Until there may be something to do, which is so at `until`."""
         if self.far is not None:
             self.far.cancel()
-        self._sleeping = self.env.event()
-        yield self._sleeping
+        self._sleeping = sleeping = self.env.event()
+        if until < inf:
+            At(self.env, until, self.turn).callbacks.append(lambda _: self.wake() if self._sleeping is sleeping else None)
+        yield sleeping
 
     def _pass(self, until: float) -> Events:
         """Time passes."""

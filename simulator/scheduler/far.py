@@ -308,6 +308,10 @@ class FarMemory:
         """Blocks that gave up their place in L1 join the backlog."""
         self._send(blocks * self.geometry.block_bytes)
 
+    def in_pool(self) -> float:
+        """Raw bytes of write-back that are in the pool by now."""
+        return self.written
+
     def _send(self, raw: float) -> None:
         self.sent += raw
         self.backlog += raw

@@ -7,6 +7,9 @@
     prompts            `work` tokens computed for each kept one; attention over prompts by group: windows cut it, selection
                        with stage `both` reads what it selects and pays `index_flops`
     elsewhere          attention at host or near data: `placement`; KV of prompts goes over the link
+    pipeline           the sequences of a step are dealt into micro-batches, each of which does all this; attention elsewhere
+                       has its devices and their link dealt out over the stages
+    lock step          every pass of all replicas together; a replica without tokens in a pass runs a dummy one
     sharded latent     decode attention with all heads over 1/TP of the latent, and one more all-reduce a layer
 
 Not modelled: sequences that accept different numbers of drafted tokens in a step (every step is the mean one), projections
@@ -16,7 +19,9 @@ No events.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from simulator.hardware import collective, power
 from simulator.hardware.gemm import ACTIVATION_BYTES
@@ -44,7 +49,7 @@ class PolicySteps(StepModel):
         self._runs: dict[float, float] = {}  # run every so many tokens -> share of the layers
         for group in layout.groups_of(policies.layout, self.model):
             self._runs[group.run_every] = self._runs.get(group.run_every, 0.0) + group.share
-        self._pass: dict[tuple[int, int, int], Parts] = {}
+        self._pass: dict[tuple[int, int, int, int, float | None], Parts] = {}
         self._set_attention()
 
     def _set_attention(self) -> None:
@@ -57,7 +62,7 @@ class PolicySteps(StepModel):
         self.memory, self.compute = one.memory_s, one.compute_s * self.width
         self.elsewhere = policies.compute.at != "gpu"
         if self.elsewhere:
-            self.memory = placement.attention_seconds(policies.compute, model.kv_bytes_per_token_layer)
+            self.memory = placement.attention_seconds(policies.compute, model.kv_bytes_per_token_layer) * self.stages
             self.compute = 0.0
         self.token = max(self.memory, self.compute)
         curve = law.read(policies, self.selection, model, self.memory, self.compute)
@@ -84,6 +89,9 @@ class PolicySteps(StepModel):
         seconds = sharing.shared_seconds(distinct, reads, self.memory, self.compute)
         return round((seconds / self.token - reads) * self.token_units)
 
+    def reads_of(self, contexts: Iterable[int]) -> int:
+        return self.law.units(np.array(list(contexts), np.int64))
+
     # steps
 
     @property
@@ -93,35 +101,58 @@ class PolicySteps(StepModel):
         return same and list(self._runs) == [1.0] and not self.elsewhere and self.policies.latent == "replicated"
 
     def parts(self, tokens: int, rows: int, attentions: int = 1) -> Parts:
+        return super().parts(tokens, rows, attentions) if self._dense else self._parts(tokens, rows, attentions)
+
+    def mean_tokens(self, steps: Sequence[tuple[int, int]]) -> tuple[float, ...]:
+        """Of the mean replica: tokens of a pass, of a draft, of a pass with what prompts add."""
         if self._dense:
-            return super().parts(tokens, rows, attentions)
+            return super().mean_tokens(steps)
+        each = [self._computed(tokens, rows) for tokens, rows in steps]
+        return tuple(sum(counts) / len(steps) for counts in zip(*each, strict=True))
+
+    def shared_parts(self, tokens: int, rows: int, attentions: int, shared: tuple[float, ...]) -> Parts:
+        if self._dense:
+            return super().shared_parts(tokens, rows, attentions, shared)
+        return self._parts(tokens, rows, attentions, shared)
+
+    def _computed(self, tokens: int, rows: int) -> tuple[int, int, int]:
+        """Tokens of a pass, of a draft, of a pass with what prompts add."""
         decodes = min(rows, tokens)
-        prompt = round((tokens - decodes) * self.work)
-        many, once, drafts = decodes * self.width, self.passes_each, self.drafting
-        found = self._one_pass(many, many, attentions)
+        many = decodes * self.width
+        return many, decodes, many + round((tokens - decodes) * self.work)
+
+    def _parts(self, tokens: int, rows: int, attentions: int, shared: tuple[float, ...] = ()) -> Parts:
+        many, decodes, every_token = self._computed(tokens, rows)
+        batches, once, drafts = self.micro_batches(tokens), self.passes_each, self.drafting
+        of_pass, of_draft, of_all = shared or (None, None, None)
+        found = self._one_pass(many, many, attentions, batches, of_pass)
         every = [once * getattr(found, name) for name in NAMES]
         if drafts:
-            draft = self._one_pass(decodes, decodes, attentions)
+            draft = self._one_pass(decodes, decodes, attentions, batches, of_draft)
             every = [value + once * drafts * getattr(draft, name) for value, name in zip(every, NAMES)]
-        if prompt:  # what it adds to the pass; of the parts of both together, as an operator may change its bound
-            whole = self._one_pass(many + prompt, many, attentions)
+        if every_token > many:  # what it adds to the pass; of the parts of both together, as an operator may change its bound
+            whole = self._one_pass(every_token, many, attentions, batches, of_all)
             share = 1.0 + (sum(every) - found.total) / whole.total
             every = [share * getattr(whole, name) for name in NAMES]
         return Parts(*every)
 
-    def _one_pass(self, tokens: int, rows: int, attentions: int) -> Parts:
-        """All layers and the head for these tokens; nothing for none."""
-        key = (tokens, rows, attentions)
+    def _one_pass(self, tokens: int, rows: int, attentions: int, batches: int, shared: float | None) -> Parts:
+        """All layers and the head for these tokens in so many micro-batches; nothing for none, unless the experts compute
+        `shared` tokens of the mean replica."""
+        key = (tokens, rows, attentions, batches, shared)
         found = self._pass.get(key)
         if found is None:
-            if tokens == 0:
+            if not tokens and not shared:
                 return Parts(0.0, 0.0, 0.0, 0.0)
-            sums = [getattr(self.head(rows), name) for name in NAMES]
+            stages, layers = self.stages, self.stages * self.stage_layers
+            each, emitting = -(-max(1, tokens) // batches), -(-rows // batches)
+            sums = [stages * getattr(self.head(emitting), name) for name in NAMES]
             for every, share in self._runs.items():
-                layer = self.layer(max(1, round(tokens / every)), attentions)
-                factor = self.layers * share * min(1.0, tokens / every)
+                mean = None if shared is None else max(1.0, shared / every)
+                layer = self.layer(max(1, round(each / every)), attentions, mean)
+                factor = layers * share * min(1.0, each / every)
                 sums = [value + factor * getattr(layer, name) for value, name in zip(sums, NAMES)]
-            sums[NAMES.index("collective")] += self.layers * self._exchanges(rows)
+            sums[NAMES.index("collective")] += layers * self._exchanges(emitting) + stages * self.send(each)
             found = self._pass[key] = Parts(*sums)
         return found
 
@@ -129,7 +160,7 @@ class PolicySteps(StepModel):
         """Seconds a layer of what decodes send: to where attention is computed, to ranks with the rest of a latent."""
         seconds, policies = 0.0, self.policies
         if self.elsewhere and rows:
-            seconds += placement.exchange_seconds(policies.compute, self.model, rows)
+            seconds += placement.exchange_seconds(policies.compute, self.model, rows * self.stages)
         if policies.latent == "sharded":
             size = rows * topology.partial_outputs(self.model) * ACTIVATION_BYTES
             seconds += collective.all_reduce(self.gpu, self.ranks, size)
@@ -143,24 +174,24 @@ class PolicySteps(StepModel):
             time = self._base[tokens, rows, attentions] = self.host_time(rows) + self.parts(tokens, rows, attentions).total
         return time
 
-    def load(self, tokens: int, rows: int) -> tuple[float, float]:
-        decodes = min(rows, tokens)
-        many, prompt = decodes * self.width, round((tokens - decodes) * self.work)
-        found = self._load(many, many)
-        drafts, whole = self._load(decodes, decodes), self._load(many + prompt, many)
+    def load(self, tokens: int, rows: int, batches: int = 0) -> tuple[float, float]:
+        many, decodes, every_token = self._computed(tokens, rows)
+        count = batches or self.micro_batches(tokens)
+        found = self._load(many, many, count)
+        drafts, whole = self._load(decodes, decodes, count), self._load(every_token, many, count)
         run, once = layout.layers_run(self.policies.layout), self.passes_each
         streaming, computing = (
             run * (once * (one + self.drafting * draft) + every - one) for one, draft, every in zip(found, drafts, whole)
         )
         return streaming, computing
 
-    def _load(self, tokens: int, rows: int) -> tuple[float, float]:
-        return super().load(tokens, rows) if tokens else (0.0, 0.0)
+    def _load(self, tokens: int, rows: int, batches: int) -> tuple[float, float]:
+        return super().load(tokens, rows, batches) if tokens else (0.0, 0.0)
 
     def unit_load(self) -> tuple[float, float]:
         if self.elsewhere:
             return 0.0, 0.0
-        one, units = self.decode_attention(1), self.passes_each * self.units / law.UNITS
+        one, units = self.decode_attention(1), self.passes_each * self.units / law.UNITS / self.stages
         streaming, computing = power.streaming_seconds(self.gpu, one.bytes), power.computing_seconds(self.gpu, one.flops)
         return units * streaming, units * computing * self.width
 
@@ -210,7 +241,7 @@ class PolicySteps(StepModel):
     def _sent(self, pieces: Sequence[tuple[int, int]]) -> float:
         """Seconds a layer in which the new KV of prompts goes to where attention is computed."""
         tokens = sum(tokens for tokens, _ in pieces)
-        size = tokens * self.model.kv_bytes_per_token_layer
+        size = tokens * self.model.kv_bytes_per_token_layer * self.stages
         return size / self.policies.compute.link if self.elsewhere else 0.0
 
 

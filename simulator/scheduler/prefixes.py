@@ -28,6 +28,11 @@ class Prefixes:
             self._chain[request] = self._ids(request)
         return self.cache.found(self._chain[request], tokens)
 
+    def findable(self, ids: Sequence[int], tokens: int, now: float) -> tuple[int, int]:
+        """Blocks that a request which is not here would find in L1, and behind them below."""
+        near, most = len(self.cache.found(ids, tokens)), self.cache.most(ids, tokens)
+        return near, self.reuse.parks(ids[near:most], now) if self.reuse is not None else 0
+
     def begin(self, request: int, found: list[int], tokens: int, now: float) -> tuple[int, int]:
         """An admitted request begins with these blocks of L1, and with what follows them below; counts the hits. The blocks
         that come into use in L1, and all that it has."""

@@ -50,11 +50,11 @@ class SharedStep:
 def shared_step(replicas: Sequence[PlannedReplica], plans: Sequence[StepPlan | None]) -> SharedStep:
     """A replica without a plan runs a dummy step of one token."""
     model = replicas[0].model
-    tokens = [plan.decodes + plan.tokens if plan else 1 for plan in plans]
-    shared = sum(tokens) / len(tokens)
+    steps = [(plan.decodes + plan.tokens, plan.rows) if plan else (1, 1) for plan in plans]
+    shared, dummy = model.mean_tokens(steps), model.reads_of([1])
     slowest, longest, streaming, computing = (0.0,) * 4, -1.0, 0.0, 0.0
-    for replica, plan, count in zip(replicas, plans, tokens, strict=True):
-        rows, context = (plan.rows, plan.context) if plan else (1, 1)
+    for replica, plan, (count, rows) in zip(replicas, plans, steps, strict=True):
+        context = plan.context if plan else dummy
         kernels = (plan.decodes > 0) + bool(plan.work) if plan else 1
         parts = model.shared_parts(count, rows, kernels, shared)
         compute, hbm = (model.layers * part for part in attention_beside(replica, plan)) if plan else (0.0, 0.0)

@@ -4,7 +4,9 @@ A request that is admitted looks for the leading run of its blocks: those in L1 
 L3, what follows. The latter get places in L1; blocks in L2 are moved inside HBM (no time), blocks in L3 are far pages of
 the step in which the request's first piece runs: each layer waits for its own, as the prefetcher and the path allow. None
 of them is computed again.
-Blocks that leave L1 join the write-back of far memory. Prefetches for sessions have the path when demand has not.
+Blocks that leave L1 join the write-back of far memory; with `immediate` full ones do when the step that filled them is done.
+Prefetches for sessions have the path when demand has not.
+Where replicas share a pool, what one has parked there the others find as well (`parked` is then the same for all).
 Events: none; the engine looks at `next_at`.
 """
 
@@ -45,13 +47,14 @@ class Reuse:
         self.fetching: dict[int, int] = {}  # request -> blocks that its first piece reads from L3
         self.taken = Counts()  # pages that requests found in L2, and what was fetched beside them, since the last step
         self.staged: dict[int, int] = {}  # request -> blocks that it had in L2
+        self._filled: list[int] = []  # blocks that were filled since the last look, where they are written at once
         if kv.placement.write_back == "immediate":
-            prefix.cached = self._park
+            prefix.cached = self._filled.append
         else:
             prefix.forgotten = self._park
 
     def _park(self, identity: int) -> None:
-        if self.parked.put(identity, self._clock()):
+        if self.parked.put(identity, self._clock(), self.far, self.geometry.block_bytes):
             self.residency.homed += self.geometry.layers
             self.far.demoted(1)
 
@@ -68,6 +71,9 @@ class Reuse:
 
     def look(self, now: float) -> None:
         """What is due by now: blocks leave L1, fetches for sessions begin. The prefix cache knows what sequences hold."""
+        for identity in self._filled:
+            self._park(identity)
+        self._filled.clear()
         if self.spec.drop_after < inf:
             told, self.prefix.forgotten = self.prefix.forgotten, None  # what is dropped is not demoted
             self.prefix.let_go(now, self.spec.drop_after)
@@ -84,10 +90,14 @@ class Reuse:
         found = []
         for identity in ids:
             if not self.prefix.holds(identity):
-                if not self.parked.holds(identity, now):
+                if not self.parked.holds(identity, now, self.far):
                     break
                 found.append(identity)
         return found
+
+    def parks(self, ids: Sequence[int], now: float) -> int:
+        """Length of the leading run of these blocks that is in L3."""
+        return next((at for at, identity in enumerate(ids) if not self.parked.holds(identity, now, self.far)), len(ids))
 
     def below(self, request: int, ids: Sequence[int], first: int, most: int, now: float) -> tuple[list[int], int]:
         """Ids of the blocks that follow the first ones and are in L2 or L3, at most up to number `most`; how many are in L2."""
@@ -96,7 +106,7 @@ class Reuse:
         for identity in ids[first:most]:
             if identity in there:
                 ahead += 1
-            elif not self.parked.holds(identity, now):
+            elif not self.parked.holds(identity, now, self.far):
                 break
             found.append(identity)
         return found, ahead

@@ -6,7 +6,8 @@
     least_kv           the one with the smallest share of its KV blocks claimed, prompts that wait included
     power_of_two       of two at random, the one with fewer outstanding requests (Mitzenmacher, 2001)
     prefix_aware       the one that has the fewest prompt tokens to compute before this request's first token: those that wait
-                       there, and of the request those that are not in its prefix cache
+                       there, and of the request those that are not in its prefix cache, be it in L1 or in the pool below
+                       it; of equals the one with the fewest outstanding requests, then the one with the most in L1
     session_sticky     where the session was before; a new session, or a request of none, as least_outstanding
 
 Of equals the first. Rules see what replicas have done by now (`engine.py`), without delay, and hold no state of their own
@@ -40,8 +41,8 @@ class Target(Protocol):
     def claimed_share(self) -> float:
         """KV blocks that they claim or ask for, by the blocks that there are."""
 
-    def cached_tokens(self, ids: Sequence[int], tokens: int) -> int:
-        """Of a prompt of so many tokens, with these ids of blocks, those in the prefix cache."""
+    def cached_tokens(self, ids: Sequence[int], tokens: int) -> tuple[int, int]:
+        """Of a prompt of so many tokens, with these ids of blocks, those in the prefix cache, and in its L1 alone."""
 
 
 T = TypeVar("T", bound=Target)
@@ -116,10 +117,12 @@ class PrefixAware:
     def choose(self, request: int, targets: Sequence[Target]) -> int:
         ids = self._ids(request) if self._ids is not None else ()
         tokens = self._prompt[request]
-        ahead = [target.waiting_tokens + tokens - target.cached_tokens(ids, tokens) for target in targets]
-        best = min(ahead)
-        equal = [place for place, wait in enumerate(ahead) if wait == best]
-        return min(equal, key=lambda place: targets[place].open_requests)
+        found = [target.cached_tokens(ids, tokens) for target in targets]
+        measures = [
+            (target.waiting_tokens + tokens - cached, target.open_requests, -near)
+            for target, (cached, near) in zip(targets, found, strict=True)
+        ]
+        return measures.index(min(measures))
 
 
 class SessionSticky:

@@ -24,6 +24,7 @@ from simulator.hardware.pool import FarPath
 from simulator.kvcache.geometry import Geometry
 from simulator.kvcache.selection import tokens_read
 from simulator.scenario.resolved import ScenarioResolved
+from simulator.scheduler.policy_steps import PolicySteps
 
 MOST_OUTPUTS = 4096  # of a static batch: quantiles of the outputs
 
@@ -85,11 +86,12 @@ class Saturated:
         return time
 
     def _read(self, context: float) -> float:
-        """Tokens that a decode reads of a context, the mean over the layers."""
+        """Tokens that a decode reads of a context, the mean over the layers; all, where the step model itself selects."""
         selection = self.scenario.kv.selection
+        if isinstance(self.model, PolicySteps):
+            return context
         if selection.kind == "pages":
-            one = np.array([round(context)])
-            return tokens_read(selection, one, self.geometry.block_tokens, self.model.layers) / self.model.units
+            return float(tokens_read(selection, np.array([round(context)]), self.geometry.block_tokens, self.model.layers))
         return min(context, float(selection.budget)) if selection.kind == "budget" else context
 
     def _static(self, places: float, prompt: float, output: NDArray[np.int64]) -> float:

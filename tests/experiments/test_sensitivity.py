@@ -386,6 +386,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "faults.for": (LOSES, "3 ms"),
     "faults.mean_time_between": (AGAIN, "4 ms"),
     "faults.on_loss": (LOSES, "abort"),
+    "faults.replica": (LOSES | {"cluster.replicas": 2, "cluster.kv_pool.shared": False}, 1),
     "cluster.replicas": (NEAR, 2),
     "cluster.routing": (NEAR | {"cluster.replicas": 2}, "least_outstanding"),
     "cluster.kv_pool.shared": (EVENTS, False),

@@ -80,7 +80,7 @@ def test_path_of_what_is_left():
 def test_times():
     """At a time, for a time, for good; ends before starts of the same instant. Would catch: a repair that is never made."""
     first = replace(LOSES, at=1.0, duration=2.0)
-    schedule = Schedule(pool(), [first, replace(LOSES, at=3.0)], np.random.default_rng(0))
+    schedule = Schedule(pool(), [first, replace(LOSES, at=3.0)], np.random.default_rng(0).spawn(2))
     seen = []
     while schedule.next_at < inf:
         at = schedule.next_at
@@ -95,7 +95,7 @@ def test_mean_time_between():
     again = replace(LOSES, mean_time_between=10.0, duration=5.0)
 
     def starts(*faults: Fault) -> list[float]:
-        schedule, found = Schedule(pool(), faults, np.random.default_rng(1)), []
+        schedule, found = Schedule(pool(), faults, np.random.default_rng(1).spawn(len(faults))), []
         while len(found) < 2000:
             occurrence, begins = schedule.turn()
             if begins and occurrence.fault.what == "board_lost":

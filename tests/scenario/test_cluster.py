@@ -53,7 +53,12 @@ def test_groups_may_be_all_that_names_gpus() -> None:
     [
         {"cluster.replicas": 3, "cluster.routing": "least_kv"},
         {"cluster.groups": PAIR, **WAY},
-        {"cluster.replicas": 2, **pool(l1=10, l3=40), "cluster.kv_pool.shared": False},
+        {
+            "cluster.replicas": 2,
+            **pool(l1=10, l3=40),
+            "cluster.kv_pool.shared": False,
+            "faults": [{"what": "board_lost", "at": "1 s", "replica": 1}],
+        },
     ],
 )
 def test_the_resolved_file_loads_to_the_same(settings: dict[str, Any]) -> None:
@@ -81,7 +86,11 @@ def test_the_resolved_file_loads_to_the_same(settings: dict[str, Any]) -> None:
         ({"cluster.groups": PAIR, "cluster.transfer": {"link": {"type": "infiniband-ndr", "price": "3 USD"}}}, "not used"),
         ({"cluster.replicas": 2, **pool(l1=10, l3=40), "kv.selection": {"kind": "pages", "fraction": 0.5, "overlap": 0.5}},
          "replicas read from a shared pool counts of pages"),
-        ({"cluster.replicas": 2, **pool(l1=10, l3=40), "devices": "detailed"}, "detailed devices of 2 replicas"),
+        ({"cluster.replicas": 2, **pool(l1=10, l3=40), "devices": "detailed"}, "detailed devices that 2 replicas share"),
+        ({"cluster.replicas": 2, **pool(l1=10, l3=40), "cluster.kv_pool.shared": False,
+          "faults": [{"what": "board_lost", "at": "1 s", "replica": 2}]}, "no replica 2, but 2 replicas, counted from 0"),
+        ({"cluster.replicas": 2, **pool(l1=10, l3=40), "faults": [{"what": "board_lost", "at": "1 s", "replica": 1}]},
+         "the pool is shared, and a board_lost breaks it for all 2 replicas"),
         ({"cluster.replicas": 2, **pool(l1=10, l3=40), "cluster.kv_pool.shared_by": 2}, "share the pool themselves"),
     ],
 )  # fmt: skip

@@ -137,3 +137,16 @@ def test_far_bytes_of_a_request_are_those_of_both_its_replicas() -> None:
         assert min(read) > 0
         assert run.columns["far_demand_bytes"].sum() == pytest.approx(sum(read), rel=1e-9)
         assert not run.columns["far_wasted_bytes"].any()
+
+
+def test_of_a_window_only_the_newest_tokens_cross() -> None:
+    """A prompt of 200 tokens, in pieces of 40, of a model whose layers all read the last 33: blocks of 16 that the next token's
+    window touches hold 48 tokens, so two pieces cross at all, the first of them with 8 tokens.
+
+    Would catch: the first tokens sent and the last ones not, a piece of which nothing crosses.
+    """
+    run = served(split("10 MB/s", **{"model.window": "33 tokens", "scheduler.prefill_chunk": "40 tokens"}), [(0.0, 200, 10)])
+    assert run.summary["requests"]["finished"] == 1
+    assert run.summary["handover"]["bytes"] == 48 * TOKEN
+    slow = served(split("0.1 MB/s", **{"model.window": "33 tokens", "scheduler.prefill_chunk": "40 tokens"}), [(0.0, 200, 10)])
+    assert transfer(slow)[0] == pytest.approx(48 * TOKEN / 0.1e6, rel=0.01)  # steps take next to nothing

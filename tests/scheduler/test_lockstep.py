@@ -82,12 +82,12 @@ def test_a_step_is_as_long_as_the_slowest_replica() -> None:
     """
     found = run([(0.0, 200, 1), (0.0, 1, 1)])
     model, given = found.engine.model, found.recorder.given.arrays()
-    alone = model.shared_parts(200, 1, 1, 100.5)
+    alone = model.shared_parts(200, 1, 1, (100.5,))
     attention = model.layers * model.prefill_attention([(200, 0)]).time
     assert given["duration"].tolist() == [pytest.approx(alone.total + attention, rel=1e-12)]
     assert model.exchange(100.5) > 0.0
     assert alone.collective == pytest.approx(model.layers * model.exchange(100.5), rel=1e-12)
-    assert model.shared_parts(200, 1, 1, 200.0).total > alone.total
+    assert model.shared_parts(200, 1, 1, (200.0,)).total > alone.total
 
 
 def test_equal_replicas_are_two_of_one_with_equal_peers() -> None:

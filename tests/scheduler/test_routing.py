@@ -21,8 +21,10 @@ class Target:
     claimed_share: float = 0.0
     cached: dict[int, int] = field(default_factory=dict)  # first id of a prompt -> tokens in the prefix cache
 
-    def cached_tokens(self, ids: Sequence[int], tokens: int) -> int:
-        return self.cached.get(ids[0], 0) if ids else 0
+    near: int = 0  # of them, in L1
+
+    def cached_tokens(self, ids: Sequence[int], tokens: int) -> tuple[int, int]:
+        return (self.cached.get(ids[0], 0), self.near) if ids else (0, 0)
 
 
 def rule(name: str, session: Sequence[int] = (), seed: int = 0) -> Rule:
