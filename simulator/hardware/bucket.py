@@ -21,6 +21,7 @@ from simulator.hardware.fabric import Fabric, Stage
 
 TICK = 1e-9  # s: an open stage lets a burst pass within this time; less than its tokens is nothing
 FULL = 1.0 - 1e-9  # of its rate: flows that have this much of a stage want more
+ROUNDING = 1e-9  # of bytes, relative
 
 
 class Bucket:
@@ -62,6 +63,12 @@ class Bucket:
         self.charged += size
         self.largest = max(self.largest, size)
         self._look()
+
+    def check(self, chargers: int) -> None:
+        """Assert INV-RATES: no more than the burst and what has come since, and the last charge of each who charges."""
+        most = (self.burst + self.rate * self.env.now) * (1.0 + ROUNDING) + chargers * self.largest
+        used = self.stage.carried + self.charged
+        assert used <= most, f"INV-RATES {self.stage.name}: {used} bytes moved, at most {most} may be"
 
     def waits(self, more: int) -> None:
         """So many more (less) of the owner's sequences or requests wait."""

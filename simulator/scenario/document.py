@@ -28,7 +28,7 @@ from simulator.scenario.parts import (
 from simulator.scenario.plain import plain as _plain
 from simulator.scenario.policy_document import policies_document
 from simulator.scenario.schema import PREDICTORS, Cost
-from simulator.scenario.serving_schema import SloClass, TenantPart
+from simulator.scenario.serving_schema import SloClass
 from simulator.scenario.yaml_source import scalar
 from simulator.units import format_quantity
 
@@ -57,8 +57,10 @@ def document_of(scenario: r.ScenarioResolved) -> dict[str, Any]:
 
 
 def _tenant(tenant: r.Tenant) -> dict[str, Any]:
-    unused = () if tenant.bandwidth < inf else ("bandwidth", "burst")
-    return {name: value for name, value in _plain(TenantPart, tenant).items() if name not in unused}
+    found: dict[str, Any] = {"name": tenant.name, "share": tenant.share, "weight": tenant.weight}
+    if tenant.bandwidth < inf:
+        found |= {"bandwidth": format_quantity(tenant.bandwidth, "rate"), "burst": _size(tenant.burst)}
+    return found
 
 
 def to_yaml(document: dict[str, Any]) -> str:

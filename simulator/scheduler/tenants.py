@@ -96,6 +96,11 @@ class Tenants:
         """When the first of these may go on, if nothing more is charged."""
         return min(self.buckets[one].ready for one in over)
 
+    def check(self, replicas: int) -> None:
+        """Assert that nobody had more than its budget, of so many replicas that charge."""
+        for bucket in self.buckets.values():
+            bucket.check(replicas)
+
     def wait(self, replica: Hashable, tenants: set[int]) -> None:
         """From now on something of these tenants waits there, and of no other."""
         before = self._waiting.get(replica, set())
