@@ -8,7 +8,8 @@ hold their layers of a block, so blocks are counted by what the longest stage ta
 A model whose layers all have a window keeps the blocks that the window of the next token touches, at most
 ceil((window - 1) / block_tokens) + 1 of a sequence: a block that falls out of it is free for the next one. What one prompt
 piece reads before its own window is not held beyond that. Under other KV policies (`stored`) a block is memory of that size,
-and a sequence has as many as its KV and states fill: a block then holds more tokens the smaller they are.
+and a sequence has as many as its KV and states fill: a block then holds more tokens the smaller they are. Beside a pool the
+newest block of a sequence, and what never leaves HBM (`policies.far`), are `near_blocks`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from math import ceil
 import numpy as np
 
 from simulator.kvcache.policies.curve import IDENTITY, Curve, Ints
+from simulator.kvcache.policies.far import near_tokens
 from simulator.kvcache.policies.law import stored as stored_by
 from simulator.kvcache.policies.layout import most_blocks
 from simulator.kvcache.policies.topology import shares
@@ -40,6 +42,7 @@ class Geometry:
     l3_bytes: float  # stored (compressed) bytes of the pool
     ratio: float
     most_blocks: int = 0  # of one sequence; 0: as many as it has tokens
+    near_blocks: int = 1  # of each sequence that are always in L1, if it has so many
     stored: Curve | None = None  # dense tokens whose memory a sequence takes; None: its own
 
     @property
@@ -74,9 +77,12 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
     stored = pool.boards * pool.board.memory / pool.shared_by if pool else 0.0
     ratio, compute = kv.codec.ratio, kv.policies.compute
     near = kv.blocks if kv.blocks is not None else int(scenario.l1_per_gpu * ranks // stage)
-    stored_as = None
+    stored_as, near_blocks = None, 1
     if not kv.policies.identity:
         stored_as = stored_by(kv.policies, model, kv.block_tokens).times(shares(kv.policies.latent, ranks))
+        if pool and kv.sharing != "prefix":  # which has the sequences that run in L1 alone
+            constant = near_tokens(kv.policies, model, kv.block_tokens) * shares(kv.policies.latent, ranks)
+            near_blocks += ceil(constant / kv.block_tokens - 1e-9)
         if compute.at != "gpu":
             near = int(compute.devices * compute.memory // (model.kv_bytes_per_token * kv.block_tokens))
     return Geometry(
@@ -91,5 +97,6 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
         l3_bytes=stored,
         ratio=ratio,
         most_blocks=most_blocks(model, kv.block_tokens),
+        near_blocks=near_blocks,
         stored=None if stored_as == IDENTITY else stored_as,
     )

@@ -59,6 +59,11 @@ class Curve:
         """For long contexts."""
         return sum(slope for cap, slope in self.terms if cap == inf)
 
+    @property
+    def limit(self) -> float:
+        """What f comes to for long contexts, where it stops growing."""
+        return self.constant + sum(slope * cap for cap, slope in self.terms)
+
     def __add__(self, other: Curve) -> Curve:
         return Curve.of((*self.terms, *other.terms), self.constant + other.constant)
 
