@@ -222,7 +222,7 @@ def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, wo
     batch = min(float(scenario.scheduler.max_batch), max(1.0, stored // kept))
     other = other_steps(scenario)
     steps = other or StepModel(model, scenario.gpus, scenario.scheduler.host_overhead)
-    token = sizes.block_bytes / sizes.block_tokens
+    token = sizes.block_bytes / sizes.block_tokens / policy.memory
     moved = scenario.weights_per_gpu - _untouched(scenario, steps, batch)
     moved = policy.passes * (policy.layers * moved + batch * read * token / gpus)
     pairs = steps.decode_attention(1).flops * steps.ranks * model.layers  # FLOPs per (query, key) pair

@@ -20,7 +20,8 @@ class Needs:
     read: float  # bytes from HBM
     elsewhere: float  # bytes from memory with its own processors
     multiplied: float  # FLOPs of attention
-    kept: float
+    kept: float  # tokens of blocks
+    memory: float = 1.0  # bytes of a block relative to the model's own
     passes: float = 1.0
     width: int = 1  # tokens of a sequence in a pass
     layers: float = 1.0  # share of the layers that the mean token runs through
@@ -34,12 +35,13 @@ def needs(scenario: ScenarioResolved, sizes: Geometry, context: float) -> Needs 
     moved = law.read(policies, scenario.kv.selection, model, 1.0, 0.0).at(context)
     flops = law.read(policies, scenario.kv.selection, model, 1e-12, 1.0).at(context)
     there = policies.compute.at != "gpu"
-    kept = sizes.stored.at(context) if sizes.stored is not None else context
+    own = model.kv_elements(sizes.ranks) * model.kv_bytes * sizes.block_tokens
     return Needs(
         read=0.0 if there else moved,
         elsewhere=moved if there else 0.0,
         multiplied=0.0 if there else flops,
-        kept=kept,
+        kept=sizes.held(context),
+        memory=sizes.page_bytes / own,
         passes=loop.passes(policies.loop),
         width=loop.width(policies.loop),
         layers=layout.layers_run(policies.layout),
@@ -53,6 +55,7 @@ def note(scenario: ScenarioResolved, sizes: Geometry, context: float) -> str:
         return ""
     where = " elsewhere than in HBM" if found.elsewhere else ""
     read = (found.read + found.elsewhere) / context
-    said = f"KV policies: a sequence of {context:.0f} tokens takes {found.kept / context:.0%} of its memory and reads "
+    memory = found.kept * found.memory / context
+    said = f"KV policies: a sequence of {context:.0f} tokens takes {memory:.0%} of its memory and reads "
     said += f"{read:.0%} of its bytes{where} in a decode step"
     return said + (f"; {found.passes:.2g} passes for each token" if found.passes != 1.0 else "")

@@ -59,6 +59,11 @@ class Curve:
         """For long contexts."""
         return sum(slope for cap, slope in self.terms if cap == inf)
 
+    @property
+    def bounded(self) -> Curve:
+        """What it is beyond `slope` * n."""
+        return Curve(tuple(term for term in self.terms if term[0] < inf), self.constant)
+
     def __add__(self, other: Curve) -> Curve:
         return Curve.of((*self.terms, *other.terms), self.constant + other.constant)
 
