@@ -1,11 +1,12 @@
 """Regime atlas: for a model, a context, what a step reads and a link, which memory for KV is worth it.
 
-Every cell is the same load on the same GPUs, in these ways:
+Every cell is the same load, served in these ways:
 
     gpu_only    what HBM holds; what does not fit waits, or can never be served
     prefix      the same, and what earlier turns left in HBM is not computed again (parked sessions only)
+    more_gpus   twice the GPUs with nothing beside them (parked: with prefixes kept): one replica of up to eight, else two
     host        KV in the memory of the GPUs' own host over their PCIe ports: no compression, no boards
-    pool        an FPGA board for each GPU, INT8 at the measured ratio on the board
+    pool        an FPGA board for each GPU, INT8 on the board at the ratio that the codec has on keys and values of a model
 
 and three ways of reading KV:
 
@@ -14,23 +15,29 @@ and three ways of reading KV:
     parked      `SESSIONS` of `TURNS` turns, `THINK` apart, the context that of the last turn: KV is read once when its session
                 comes back. Running sequences are in HBM; `host` and `pool` keep what leaves it
 
-More GPUs at equal cost are asked for by cost: replicas of the GPU-only system cost in proportion to their tokens, so a way
-beats more GPUs where its cost per token is below that of `gpu_only`. The board is one that can be built, made generous: 256 GB
-behind it at its HBM's bandwidth, DMA and engines for 128 GB/s, at its price. Links are those of the GPUs' ports and of the
-boards; for `host` the port counts alone. Contexts beyond what a model was trained for are run all the same: the question is
-memory, not quality.
+`fastest` compares the ways on the same GPUs. More GPUs at equal cost are compared by cost: replicas cost in proportion to
+their tokens, and `more_gpus` has what a larger HBM brings beyond that, so a pool or a host beats more GPUs at equal cost where
+its tokens per dollar exceed those of `gpu_only`, `prefix` and `more_gpus` (`pool_value`, `host_value` above 1).
+
+Host and boards have the same memory, `MEMORY` for each GPU at the same price, so that what tells them apart is the link, the
+codec and the price of boards. Four GPUs share a socket of the host and its memory channels; a replica pays for its GPUs' share
+of a host of eight. The board is one that can be built, made generous: its memory at its HBM's bandwidth, DMA and engines for
+128 GB/s. Links are those of the GPUs' ports and of the boards; for `host` the port counts alone. Contexts beyond what a model
+was trained for are run all the same: the question is memory, not quality.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import inf, nan
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
 from analysis.reproduction.claim import Rows
+from analysis.reproduction.world import TENSOR
+from analysis.reproduction.world import scenario as priced
 from simulator import Scenario, simulate
 
 REQUESTS, OUTPUT = 48, 256
@@ -42,9 +49,14 @@ READS: dict[str, dict[str, Any]] = {
     "sparse": {"selection": {"kind": "budget", "tokens": "1024 tokens"}},
     "parked": {"block": "256 tokens"},
 }
-WAYS = ("gpu_only", "prefix", "host", "pool")  # the simplest first
-ON_LINK = ("host", "pool")
-RATIO = 1.94  # INT8 with scales on keys and values: `speckvsim codec traces/python_reference/kv_layer3.npy`
+WAYS = ("gpu_only", "prefix", "more_gpus", "host", "pool")  # the simplest first
+GPUS = WAYS[:3]  # nothing but GPUs
+ON_LINK = WAYS[3:]
+MEMORY = 256  # GB for each GPU, of the host or of boards
+SOCKET = 4  # GPUs of a socket
+YEAR = 365 * 86400.0  # s
+NODE = 8  # GPUs of a host, at most in one replica
+ON_BOARD = {"compress_at": "fpga", "decompress_at": "fpga"}
 
 
 @dataclass(frozen=True)
@@ -77,21 +89,14 @@ class Cell:
     @property
     def scenario(self) -> Scenario:
         system = self.system
-        cluster: dict[str, Any] = {"gpus": {"type": system.gpu, "count": system.count, "link": self.link}}
-        kv: dict[str, Any] = dict(READS[self.reads])
-        prefetch: dict[str, Any] = {}
+        cluster, kv, prefetch = self._cluster, dict(READS[self.reads]), {}
         if self.reads == "parked" and self.way != "gpu_only":
             kv["sharing"] = {"kind": "prefix"}
         if self.way in ON_LINK:
             kv |= {"l2": "2 GiB", "placement": {"eviction": "lru" if self.reads == "parked" else "split"}}
             prefetch = {"predictor": "next_layer"}
-        if self.way == "host":
-            mover = {"type": "h100-pcie-gen5", "method": "copy"}
-            cluster["kv_pool"] = {"board": "host-dram", "link": "ideal", "copy_engine": mover}
         if self.way == "pool":
-            board = {"type": "agilex-7-buildable", "memory": "256 GB", "dma_bandwidth": "128 GB/s", "engines": 5}
-            cluster["kv_pool"] = {"board": board, "count": system.count, "link": self.link}
-            kv["codec"] = {"ratio": RATIO, "compress_at": "fpga", "decompress_at": "fpga"}
+            kv["codec"] = {"ratio": "measured", "measure": {"tensors": str(TENSOR)}, **ON_BOARD}
         values = {
             "name": "atlas",
             "seed": 1,
@@ -101,8 +106,35 @@ class Cell:
             "kv": kv,
             "prefetch": prefetch,
             "scheduler": {"engine": "vllm-v1", "max_batch": 256, "token_budget": "8192 tokens"},
+            "cost": self._host_share,
         }
         return Scenario.from_dict(values, base_dir=".")
+
+    @property
+    def _cluster(self) -> dict[str, Any]:
+        count, link = self.system.count, self.link
+        if self.way == "more_gpus":
+            replicas = 2 if 2 * count > NODE else 1
+            gpus = {"type": self.system.gpu, "count": 2 * count // replicas, "link": link}
+            routing = {"routing": "session_sticky"} if replicas > 1 and self.reads == "parked" else {}
+            return {"gpus": gpus, "replicas": replicas} | routing
+        cluster: dict[str, Any] = {"gpus": {"type": self.system.gpu, "count": count, "link": link}}
+        if self.way == "host":
+            sockets = -(-count // SOCKET)
+            memory = {"type": "host-dram", "memory": f"{MEMORY * count / sockets} GB"}
+            mover = {"type": "h100-pcie-gen5", "method": "copy"}
+            cluster["kv_pool"] = {"board": memory, "count": sockets, "link": "ideal", "copy_engine": mover}
+        if self.way == "pool":
+            board = {"type": "agilex-7-buildable", "memory": f"{MEMORY} GB", "dma_bandwidth": "128 GB/s", "engines": 5}
+            cluster["kv_pool"] = {"board": board, "count": count, "link": link}
+        return cluster
+
+    @property
+    def _host_share(self) -> dict[str, Any]:
+        """A replica pays for its GPUs' part of a host of eight, not for a whole one."""
+        gpus = min(NODE, self.system.count * (2 if self.way == "more_gpus" else 1))
+        price, power = host_of_eight()
+        return {"host_price": f"{price * gpus / NODE} USD", "host_power": f"{power * gpus / NODE} W"}
 
     @property
     def load(self) -> dict[str, Any]:
@@ -114,16 +146,32 @@ class Cell:
 
     def row(self) -> dict[str, Any]:
         """Rates are zero where a request of this size cannot be served."""
-        summary = simulate(self.scenario).summary
+        scenario = self.scenario
+        summary = simulate(scenario).summary
         rate, cost = summary["throughput"]["output_tokens_per_s"], summary["cost"]["usd_per_million_output_tokens"]
-        if summary["requests"]["rejected"]:
-            rate = 0.0
+        rate = 0.0 if summary["requests"]["rejected"] else rate or 0.0
         return {
             "model": self.system.label, "gpus": f"{self.system.count} x {self.system.gpu}", "context_tokens": self.context,
-            "reads": self.reads, "link": self.link, "way": self.way, "output_tokens_per_s": rate or 0.0,
-            "usd_per_million_output_tokens": cost, "mean_batch": summary["simulation"]["mean_batch"],
+            "reads": self.reads, "link": self.link, "way": self.way, "output_tokens_per_s": rate,
+            "usd_per_million_output_tokens": cost, **_boards(scenario, rate), "mean_batch": summary["simulation"]["mean_batch"],
             "pool_share": summary["kv_access"]["l3_read_share"] or 0.0, "bound_by": summary["bound_by"],
         }  # fmt: skip
+
+
+def _boards(scenario: Scenario, rate: float) -> dict[str, float]:
+    """USD of one board without its memory, and USD per million tokens of all of them."""
+    pool, cost = scenario.resolved.pool, scenario.resolved.cost
+    if pool is None:
+        return {"board_usd": 0.0, "boards_usd_per_million": 0.0}
+    each_second = pool.boards * pool.board.price / (cost.years * cost.utilization * YEAR)
+    return {"board_usd": pool.board.price, "boards_usd_per_million": each_second / rate * 1e6 if rate else 0.0}
+
+
+@cache
+def host_of_eight() -> tuple[float, float]:
+    """USD and W of the server of eight GPUs without them, in the price list that everything is priced by."""
+    cost = priced().resolved.cost
+    return cost.host_price, cost.host_power
 
 
 def _at_once(requests: int, prompt: int, output: int) -> dict[str, Any]:
@@ -153,50 +201,3 @@ def atlas(told: Callable[[float, str], None], wanted: list[Cell] | None = None, 
         rows.append(row)
         told(len(rows) / len(wanted), f"atlas: {len(rows)} of {len(wanted)} runs")
     return pd.DataFrame(rows)
-
-
-def advice(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row for each model, context, read and link: which way is fastest on the same GPUs, which has the cheapest token.
-
-    `pool_gain`: tokens/s of the pool over those of GPUs alone (inf: alone they cannot serve it; nan: nor can the pool). Ways
-    within 2 % of the best are level, and the simplest is named: GPUs alone before prefixes in HBM before the host's memory
-    before boards.
-    """
-    found = []
-    for (model, context, reads), part in rows.groupby(["model", "context_tokens", "reads"], sort=False):
-        for link in (link for link in LINKS if link in set(part["link"])):
-            ways = {row["way"]: row for _, row in part.iterrows() if row["way"] not in ON_LINK or row["link"] == link}
-            rate = {way: row["output_tokens_per_s"] for way, row in ways.items()}
-            served = {way: row["usd_per_million_output_tokens"] for way, row in ways.items() if rate[way] > 0}
-            fastest = next((way for way in WAYS if rate.get(way, 0.0) > 0 and rate[way] >= 0.98 * max(rate.values())), "none")
-            cheapest = next((way for way in WAYS if way in served and served[way] <= min(served.values()) / 0.98), "none")
-            found.append(
-                {
-                    "model": model, "context_tokens": context, "reads": reads, "link": link, "fastest": fastest,
-                    "cheapest": cheapest, "pool_gain": _gain(rate, "pool"), "host_gain": _gain(rate, "host"),
-                    "alone_tokens_per_s": rate["gpu_only"], "pool_share": ways["pool"]["pool_share"],
-                }
-            )  # fmt: skip
-    return pd.DataFrame(found)
-
-
-def _gain(rate: dict[str, float], way: str) -> float:
-    if rate["gpu_only"]:
-        return rate[way] / rate["gpu_only"]
-    return inf if rate[way] else nan
-
-
-def sentences(found: pd.DataFrame) -> list[str]:
-    """What a buyer reads first."""
-    total = len(found)
-    lines = []
-    for reads, part in found.groupby("reads", sort=False):
-        fast, cheap = ((part[column] == "pool").sum() for column in ("fastest", "cheapest"))
-        host, alone = (part["fastest"].isin(ways).sum() for ways in (["host"], ["gpu_only", "prefix"]))
-        lines.append(
-            f"{str(reads).capitalize()} reads: of {len(part)} cells the pool is fastest in {fast} and has the cheapest token "
-            f"in {cheap}; host memory is fastest in {host}, GPUs with nothing beside them in {alone}."
-        )
-    unserved = (found["alone_tokens_per_s"] == 0).sum()
-    lines.append(f"In {unserved} of {total} cells GPUs alone cannot hold even one sequence.")
-    return lines

@@ -86,9 +86,9 @@ def read_budgets(rows: list[dict[str, Any]], reported: float) -> Drawn:
     return Drawn(figure, table, caption, spots)
 
 
-def atlas_map(found: pd.DataFrame) -> Drawn:
-    """A panel for what a step reads; models up, contexts and links across; the colour says what is fastest, the number the
-    pool's rate over that of GPUs alone."""
+def atlas_map(found: pd.DataFrame, best: str) -> Drawn:
+    """A panel for what a step reads; models up, contexts and links across; the colour says which way is `best` (a column), the
+    number what the pool is over GPUs."""
     from matplotlib.patches import Patch, Rectangle
 
     def face(way: str, index: int) -> str:
@@ -98,8 +98,8 @@ def atlas_map(found: pd.DataFrame) -> Drawn:
     models = list(dict.fromkeys(found["model"]))
     columns = list(dict.fromkeys(zip(found["context_tokens"], found["link"])))
     links = list(dict.fromkeys(found["link"]))
-    ways = ["gpu_only", "host", "prefix", "pool", "none"]
-    ways = [way for way in ways if way in set(found["fastest"])]
+    number_of, title, caption = MAPS[best]
+    ways = [way for way in NAMES if way in set(found[best])]
     with house():
         figure, places = blank(PAGE, 0.75 + len(kinds) * (0.35 + 0.17 * len(models)), rows=len(kinds), sharex=True)
         spots = []
@@ -107,16 +107,17 @@ def atlas_map(found: pd.DataFrame) -> Drawn:
             part = found[found["reads"] == kind]
             for row in part.to_dict("records"):
                 at, up = columns.index((row["context_tokens"], row["link"])), len(models) - 1 - models.index(row["model"])
-                index = ways.index(row["fastest"])
-                colour = face(row["fastest"], index)
+                index = COLOUR[row[best]]
+                colour = face(row[best], index)
                 hatch = HATCHES[index] if index else ""
                 place.add_patch(Rectangle((at, up), 1, 1, facecolor=colour, edgecolor="white", hatch=hatch, linewidth=0.5))
-                gain = row["pool_gain"]
+                gain = row[number_of]
                 text = "" if gain != gain else "only" if gain == inf else "=" if abs(gain - 1.0) < 0.005 else f"{gain:.2f}"
                 place.text(at + 0.5, up + 0.5, text, ha="center", va="center", fontsize=5.4, color="#111111",
                            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.4})  # fmt: skip
                 says = f"{row['model']}, {row['context_tokens']:,} tokens, {row['link']}: fastest {row['fastest']}, "
-                says += f"cheapest token {row['cheapest']}; pool {text or 'no'} times GPUs alone"
+                says += f"cheapest token {row['cheapest']}; pool: {number(row['pool_gain'])} times the tokens/s of GPUs alone, "
+                says += f"{number(row['pool_value'])} times the tokens per dollar of GPUs, more of them among them"
                 spots.append(Spot(place, at + 0.5, up + 0.5, says))
             place.set_xlim(0, len(columns))
             place.set_ylim(0, len(models))
@@ -133,20 +134,32 @@ def atlas_map(found: pd.DataFrame) -> Drawn:
             places[-1].annotate(f"{context:,} tokens", (middle, 0), xycoords="axes fraction", xytext=(0, -15),
                                 textcoords="offset points", ha="center", va="top", fontsize=6.5)  # fmt: skip
         handles = [
-            Patch(facecolor=face(way, index), edgecolor="white", hatch=HATCHES[index] if index else "")
-            for index, way in enumerate(ways)
+            Patch(facecolor=face(way, COLOUR[way]), edgecolor="white", hatch=HATCHES[COLOUR[way]] if COLOUR[way] else "")
+            for way in ways
         ]
-        figure.legend(handles, [f"{NAMES[way]}" for way in ways], loc="outside upper center", ncols=len(ways))
-    caption = (
-        "What is fastest on the same GPUs, by model, context, link and what a decode step reads; ways within 2 % are level, "
-        "and the simplest is named. Numbers: output tokens/s with the pool over GPUs alone (=: the same, only: GPUs alone "
-        "cannot hold one sequence). Costs and the other ways are in the table."
-    )
+        names = [NAMES[way] for way in ways]
+        figure.legend(handles, names, loc="outside upper center", ncols=len(ways), title=title, title_fontsize=7)
     return Drawn(figure, found, caption, spots)
 
 
 TITLES = {"dense": "dense reads", "sparse": "sparse reads (1,024 tokens)", "parked": "parked sessions"}
 NAMES = {
-    "gpu_only": "GPUs alone are fastest", "host": "host memory", "prefix": "prefixes kept in HBM", "pool": "FPGA pool",
-    "none": "nothing serves it",
+    "gpu_only": "GPUs alone", "prefix": "prefixes kept in HBM", "more_gpus": "more GPUs", "host": "host memory",
+    "pool": "FPGA pool", "none": "nothing serves it",
+}  # fmt: skip
+COLOUR = {"gpu_only": 0, "host": 1, "prefix": 2, "pool": 3, "more_gpus": 4, "none": 5}  # the same in both maps
+LEGEND = "ways within 2 % are level, and the simplest is named"
+MAPS = {  # column -> what the numbers are, title of the legend, caption
+    "fastest": (
+        "pool_gain", "fastest on the same GPUs",
+        (f"What is fastest on the same GPUs, by model, context, link and what a decode step reads; {LEGEND}. Numbers: output "
+        "tokens/s with the pool over as many GPUs alone (=: the same; only: these GPUs alone cannot hold one sequence, more "
+        "of them may). Host and boards have the same memory for each GPU."),
+    ),
+    "cheapest": (
+        "pool_value", "cheapest token",
+        (f"Which way has the cheapest token, more GPUs among them; {LEGEND}. Numbers: tokens per dollar with the pool over the "
+        "best that GPUs do with nothing beside them, so that above 1 the pool beats more GPUs at equal cost. Prices are the "
+        "catalogue's; what a board may cost is in the table."),
+    ),
 }  # fmt: skip

@@ -25,6 +25,7 @@ import pandas as pd
 from analysis.figures.style import Drawn, save
 from analysis.files import filled
 from analysis.report.page import render
+from analysis.reproduction import advice as buyers
 from analysis.reproduction import atlas as regimes
 from analysis.reproduction import capacity, compression, latency, scaling, serving
 from analysis.reproduction.claim import Claim
@@ -64,11 +65,12 @@ def ledger(report: Report = lambda done, text: None, rounds: int = ROUNDS) -> Le
     done = CLAIMS_SHARE * len(PARTS) / (len(PARTS) + 1)
     curves = serving.speed_up_curves(runs, POINTS)
     rows = regimes.atlas(lambda share, text: report(CLAIMS_SHARE + (1.0 - CLAIMS_SHARE) * share, text))
-    advice = regimes.advice(rows)
+    advice = buyers.advice(rows)
     figures = {
         "against_reported": against_reported(claims),
         "read_budgets": read_budgets(curves, serving.AFTER / serving.BEFORE),
-        "atlas": atlas_map(advice),
+        "atlas": atlas_map(advice, "fastest"),
+        "atlas_cost": atlas_map(advice, "cheapest"),
     }
     return Ledger(claims, rows, advice, figures)
 

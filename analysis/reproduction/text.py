@@ -10,14 +10,17 @@ import pandas as pd
 
 from analysis.figures.style import number
 from analysis.report.content import cell, empty, table
-from analysis.reproduction.atlas import sentences
-from analysis.reproduction.claim import PAPER, Claim
+from analysis.reproduction.advice import sentences
+from analysis.reproduction.claim import PAPER, WITHIN, Claim
 
 LEGEND = (
     "Each claim is simulated twice: under the authors' assumptions, and with links and codec as measured and a predictor whose "
     "hits were counted. Most reported values are read in notes on the full text and are unverified. A claim that does not "
     "follow here may still have been observed on a system whose workload and settings are not reported."
 )
+
+
+VERDICTS = f"Verdicts are a rule on the numbers: within {100 * WITHIN:.0f} % of the reported value, or better."
 
 
 def short(claims: Sequence[Claim]) -> list[dict[str, Any]]:
@@ -35,6 +38,20 @@ def short(claims: Sequence[Claim]) -> list[dict[str, Any]]:
     ]
 
 
+COLUMNS = {  # of the atlas
+    "model": "model", "context_tokens": "context (tokens)", "reads": "reads", "link": "link",
+    "fastest": "fastest on the same GPUs", "cheapest": "cheapest token", "pool_gain": "pool, tokens/s over GPUs alone",
+    "host_gain": "host, tokens/s over GPUs alone", "pool_value": "pool, tokens per dollar over GPUs",
+    "host_value": "host, tokens per dollar over GPUs", "board_worth_usd": "a board may cost (USD)",
+    "alone_tokens_per_s": "GPUs alone (tokens/s)", "pool_share": "share of KV reads from the pool",
+}  # fmt: skip
+ATLAS = (
+    "Ways within 2 % are level, and the simplest is named. Tokens per dollar are over the best that GPUs do with nothing "
+    "beside them, more of them among them: above 1, a way beats more GPUs at equal cost. A board may cost: without its "
+    "memory, for the pool to be level with them; below 0, not even for nothing. Infinite: as many GPUs alone cannot serve it."
+)
+
+
 def content(claims: Sequence[Claim], advice: pd.DataFrame) -> dict[str, Any]:
     """Of `analysis.report.page`."""
     counted = Counter(claim.verdict for claim in claims)
@@ -47,7 +64,7 @@ def content(claims: Sequence[Claim], advice: pd.DataFrame) -> dict[str, Any]:
         ]
         for claim in claims
     ]  # fmt: skip
-    ledger = table("Ledger", columns, rows, "Verdicts are a rule on the numbers: within 10 % of the reported value, or better.")
+    ledger = table("Ledger", columns, rows, VERDICTS)
     how = table(
         "How, and where it would hold", ["claim", "as assumed", "as measured", "it would hold", "source"],
         [[claim.name, claim.assumed.text, claim.measured.text, claim.regime.text, claim.source] for claim in claims],
@@ -62,8 +79,8 @@ def content(claims: Sequence[Claim], advice: pd.DataFrame) -> dict[str, Any]:
     ]
     findings += sentences(advice)
     atlas = table(
-        "Regime atlas", list(advice.columns), [[cell(value, "") for value in row] for row in advice.itertuples(index=False)],
-        "The fastest way on the same GPUs, and the one with the cheapest token (more GPUs at equal cost are GPUs alone there).",
+        "Regime atlas", [COLUMNS[name] for name in advice.columns],
+        [[cell(value, "") for value in row] for row in advice.itertuples(index=False)], ATLAS,
     )  # fmt: skip
     return empty("The claims of CXL-SpecKV, simulated", "Claims ledger") | {
         "sentences": [f"{PAPER}. {len(claims)} claims: {verdicts}.", LEGEND],

@@ -14,6 +14,7 @@ from simulator.errors import InputError, Problem
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 TENSORS = Path(__file__).parents[2] / "traces" / "python_reference"
+TENSOR = TENSORS / "kv_layer3.npy"  # keys and values of a middle layer
 SERVING = "authors_serving.yaml"
 
 ALONE = (
@@ -23,7 +24,7 @@ ALONE = (
 LINKS = ("cluster.gpus.link=pcie-gen4-x16", "cluster.kv_pool.link=pcie-gen4-x16")
 MEASURED = (
     *LINKS,
-    f"kv.codec={{ratio: measured, measure: {{tensors: {TENSORS / 'kv_layer3.npy'}}}, compress_at: fpga, decompress_at: fpga}}",
+    f"kv.codec={{ratio: measured, measure: {{tensors: {TENSOR}}}, compress_at: fpga, decompress_at: fpga}}",
     "prefetch={predictor: next_layer}",
 )
 GROUPED, ALL_HEADS = "llama-2-70b", "llama-2-70b-mha"  # as released, and as the paper's KV formula has it

@@ -19,7 +19,7 @@ def reproduce(
 ) -> None:
     """The claims of CXL-SpecKV, simulated as assumed and as measured; where a pool pays at all."""
     from analysis.files import check_folder
-    from analysis.reproduction.atlas import sentences
+    from analysis.reproduction.advice import sentences
     from analysis.reproduction.ledger import ledger, write
     from analysis.reproduction.text import LEGEND, short
 

@@ -73,7 +73,7 @@ def server(
     sizes, kv, pages = geometry(scenario), scenario.kv, None
     pool = scenario.pool if scenario.scheduler.preemption != "swap_pool" else None  # then nothing is read from it in place
     if pool is None:
-        sizes = replace(sizes, l3_blocks=0)
+        sizes = replace(sizes, l3_blocks=0, near_blocks=1)
     engine: Engine | Lockstep
 
     def draws(name: str) -> np.random.Generator:
@@ -91,7 +91,7 @@ def server(
     elif pool:
         far = (far_memory or FarMemory)(scenario, sizes, draws("prefetch"), check)
     if scenario.gpus.data_parallel > 1:
-        engine = Lockstep(env, scenario, sizes, work, recorder)
+        engine = Lockstep(env, scenario, sizes, work, recorder, fed=number is not None)
     else:
         engine = Engine(env, scenario, sizes, work, recorder, far, coalesce, pages, fed=number is not None)
         if scenario.faults and pool and far:

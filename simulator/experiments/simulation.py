@@ -28,7 +28,7 @@ from simulator.scheduler.far import FarMemory
 from simulator.scheduler.frontend import Frontend
 from simulator.scheduler.lockstep import Lockstep
 from simulator.scheduler.routing import RULES, ByTenant, Rule
-from simulator.scheduler.shared import Room, SharedFabric, SharedFar, far_crossings, transfer_crossings
+from simulator.scheduler.shared import Room, SharedFabric, SharedFar, far_crossings, transfer_crossings, transfer_most
 from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 from simulator.workload.labels import numbered
@@ -138,14 +138,15 @@ class Simulation:
             task = of_prompts if group.role == "prefill" else decoded
             found.append(server(self.env, own, task, rows, coalesce, check, None, number, far))
             found[-1].group, found[-1].role = group.name, group.role
-        engines = [one.engine for one in found if isinstance(one.engine, Engine)]
+        every_one = [one.engine for one in found]
+        engines = [one for one in every_one if isinstance(one, Engine)]  # those in lock step have no pool
         ofs = [[group for group, _ in every if (group.role == "prefill") == first] for first in (True, False)]
         names = ("routing prompts", "routing")
         rules = [self._rule(work, places, stream(scenario.seed, name)) for places, name in zip(ofs, names, strict=True)]
         if prompts:
-            self.frontend = self._split(work, engines, (rules[0], rules[1]), [own for _, own in every], prompts, fabric)
+            self.frontend = self._split(work, every_one, (rules[0], rules[1]), [own for _, own in every], prompts, fabric)
         else:
-            self.frontend = Frontend(self.env, work, engines, rules[1])
+            self.frontend = Frontend(self.env, work, every_one, rules[1])
         for one, placed in zip(found, self.frontend.placed, strict=True):
             one.requests = placed
         if shares and scenario.kv.sharing == "prefix":
@@ -183,8 +184,8 @@ class Simulation:
         return SharedFabric(self.env, crossings, check)
 
     def _split(
-        self, work: Work, engines: list[Engine], rules: tuple[Rule, Rule], replicas: list[ScenarioResolved], prompts: int,
-        fabric: SharedFabric,
+        self, work: Work, engines: list[Engine | Lockstep], rules: tuple[Rule, Rule], replicas: list[ScenarioResolved],
+        prompts: int, fabric: SharedFabric,
     ) -> Disaggregated:  # fmt: skip
         """A router before replicas of both kinds, the first `prompts` of which compute prompts."""
         scenario = self.scenario
@@ -194,7 +195,8 @@ class Simulation:
         for start in range(prompts):
             for end in range(prompts, len(engines)):
                 ports = replicas[start].gpus.gpu.link.latency + replicas[end].gpus.gpu.link.latency
-                ways[start, end] = (fabric.way(f"{start} to {end}"), way.link.latency + ports)
+                most = transfer_most(replicas[start], replicas[end])
+                ways[start, end] = (fabric.way(f"{start} to {end}"), way.link.latency + ports, most)
         token, kv = scenario.model.kv_bytes_per_token, scenario.kv
         stored = law.stored(kv.policies, scenario.model, kv.block_tokens)
 

@@ -232,9 +232,9 @@ class StepModel:
             self._layer[tokens, attentions, shared] = parts
         return parts
 
-    def layer_time(self, tokens: int, attentions: int, context: int, pieces: float = 0.0) -> float:
+    def layer_time(self, tokens: int, attentions: int, context: int, pieces: float = 0.0, rows: int = 0) -> float:
         """Seconds of one layer (the mean over the layers): with decodes that read `context` units, and `pieces` seconds of
-        attention beside them."""
+        attention beside them. How many of the tokens are `rows` that emit one makes no difference here."""
         each = self.attention_per_token * (self.units / self.layers)
         return self.layer(tokens, attentions).total + each * context + pieces
 
@@ -279,6 +279,10 @@ class StepModel:
                 parts = Parts(parts.compute, parts.hbm + blocks, parts.collective, parts.launch)
             self._head[rows] = parts
         return parts
+
+    def head_time(self, rows: int) -> float:
+        """Seconds of what follows the last layer in a step that emits so many tokens."""
+        return self.head(rows).total
 
     def host_time(self, rows: int) -> float:
         """Seconds that the GPU waits for the host in a step that emits so many tokens."""

@@ -14,10 +14,11 @@ class Batch:
     """Rows in the order of use, layer by layer: all of them in layer 0, then all in layer 1. With `by_block`, row by row, all
     layers of each. Pages leave in that order; (`layer`, `at`) is the first one that is in L1.
 
-    While a scan reads some of the rows again (`split`), these stand only in the layers that it has not come to."""
+    While a scan reads some of the rows again (`split`), these stand only in the layers that it has not come to. `decoding`: all
+    rows belong to decoding sequences, so that every scan of these reads all of them."""
 
-    def __init__(self, rows: Ids, layers: int, by_block: bool = False):
-        self.rows, self.by_block = rows, by_block and len(rows) > 1
+    def __init__(self, rows: Ids, layers: int, by_block: bool = False, decoding: bool = False):
+        self.rows, self.by_block, self.decoding = rows, by_block and len(rows) > 1, decoding
         self.layer = self.at = 0
         self.end = layers  # layers that were used so far
         self.again, self.count = NOBODY, 0  # which rows the scan reads, how many
@@ -25,20 +26,21 @@ class Batch:
         self.cuts: list[int] = []  # of the other layers: positions before which it missed them
         self._others: Ids | None = None  # positions of the other rows
         self._dirty: Ids | None = None  # positions of rows with pages without a home, once pages left
+        self._first_dirty = 0
         self._passed: list[int] = []  # of each layer, position up to which pages left while all rows stood
         self._passed_others: list[int] = []  # while only the others did
 
     def split(self, again: Bools) -> None:
-        """A scan begins that reads these rows (a flag each)."""
-        self.again = again[self.rows]
-        self.count = int(np.count_nonzero(self.again))
+        """A scan begins that reads these of its rows (a flag each)."""
+        self.again = again
+        self.count = int(np.count_nonzero(again))
         self.missed, self.cuts, self._others = 0, [], None
 
     def singles(self) -> list[Batch]:
         """Row by row."""
         found = []
         for position in range(len(self.rows)):
-            one = Batch(self.rows[position : position + 1], self.end)
+            one = Batch(self.rows[position : position + 1], self.end, decoding=self.decoding)
             if len(self.again):
                 one.again = self.again[position : position + 1]
                 one.count = int(one.again[0])
@@ -89,7 +91,8 @@ class Batch:
         dirty = self._dirty
         if dirty is None:
             dirty = self._dirty = np.flatnonzero(~clean[self.rows])
-        if len(dirty):
+            self._first_dirty = int(dirty[0]) if len(dirty) else len(self.rows)
+        if to > self._first_dirty:
             passed = self._passed_others if others else self._passed
             passed += [0] * (last - len(passed))
             passed[first:last] = [to] * (last - first)

@@ -8,7 +8,8 @@ hold their layers of a block, so blocks are counted by what the longest stage ta
 A model whose layers all have a window keeps the blocks that the window of the next token touches, at most
 ceil((window - 1) / block_tokens) + 1 of a sequence: a block that falls out of it is free for the next one. What one prompt
 piece reads before its own window is not held beyond that. Under other KV policies (`stored`) a block is memory of that size,
-and a sequence has as many as its KV and states fill: a block then holds more tokens the smaller they are.
+and a sequence has as many as its KV and states fill: a block then holds more tokens the smaller they are. Beside a pool the
+newest block of a sequence, and what never leaves HBM (`policies.far`), are `near_blocks`.
 
 Where prefixes are shared, blocks are tokens under every policy: with stored(n) = c n + b(n), b bounded, a block has c of the
 bytes of the model's own, and a sequence holds ceil(b(n) / c / block_tokens) more (`beside`) that nobody shares: its newest
@@ -23,6 +24,7 @@ from math import ceil
 import numpy as np
 
 from simulator.kvcache.policies.curve import IDENTITY, Curve, Ints
+from simulator.kvcache.policies.far import near_tokens
 from simulator.kvcache.policies.law import stored as stored_by
 from simulator.kvcache.policies.layout import most_blocks
 from simulator.kvcache.policies.topology import shares
@@ -44,6 +46,7 @@ class Geometry:
     l3_bytes: float  # stored (compressed) bytes of the pool
     ratio: float
     most_blocks: int = 0  # of one sequence; 0: as many as it has tokens
+    near_blocks: int = 1  # of each sequence that are always in L1, if it has so many
     stored: Curve | None = None  # dense tokens whose memory a sequence takes; None: its own
     beside: Curve | None = None  # tokens of blocks that a sequence takes beside its own; None: none
 
@@ -110,6 +113,10 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
     near = int(kv.blocks / small) if kv.blocks is not None else int(scenario.l1_per_gpu * ranks // stage)
     if compute.at != "gpu":
         near = int(compute.devices * compute.memory // (model.kv_bytes_per_token * kv.block_tokens * small))
+    near_blocks = 1
+    if pool and kv.sharing != "prefix" and not kv.policies.identity:  # which has the sequences that run in L1 alone
+        constant = near_tokens(kv.policies, model, kv.block_tokens) * shares(kv.policies.latent, ranks)
+        near_blocks += ceil(constant / kv.block_tokens - 1e-9)
     return Geometry(
         block_tokens=kv.block_tokens,
         layers=model.layers,
@@ -122,6 +129,7 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
         l3_bytes=stored,
         ratio=ratio,
         most_blocks=most,
+        near_blocks=near_blocks,
         stored=None if stored_as == IDENTITY else stored_as,
         beside=None if beside == Curve() else beside,
     )

@@ -114,7 +114,7 @@ class Paged:
             return
         blocks = (self._offset[slots] + step) // self.block_tokens + 1
         new = blocks - self.table.blocks[slots]
-        behind = np.flatnonzero(new)
+        behind = new.nonzero()[0]
         if len(behind):
             rows = self._write(slots[behind], new[behind])
             self.table.activate(rows)
@@ -144,9 +144,8 @@ class Paged:
         self._unpin(table.row_at(slots[grown], before[grown] - 1))
         rows = table.add(slots, counts)
         self.kept.resize(table.rows * table.groups)
-        last = np.cumsum(counts) - 1
         newest = np.zeros(len(rows), np.bool_)
-        newest[last] = True
+        newest[counts.cumsum() - 1] = True
         self._enter(rows[~newest], rows[newest])
         return rows
 

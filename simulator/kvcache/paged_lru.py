@@ -33,7 +33,7 @@ Bits = NDArray[np.uint8]
 
 
 def _count(bits: Bits) -> int:
-    return int(np.bitwise_count(bits).sum(dtype=np.int64))
+    return int.from_bytes(bits.tobytes()).bit_count()
 
 
 class PagedLru(Cache):
@@ -74,7 +74,8 @@ class PagedLru(Cache):
     def _unpin(self, rows: Ids) -> None:
         super()._unpin(rows)
         if len(rows):
-            self._queue.append(Batch(rows, self.layers_per_block, by_block=True))
+            decoding = bool(self.table.active[rows].all())
+            self._queue.append(Batch(rows, self.layers_per_block, by_block=True, decoding=decoding))
             self._full(rows)
 
     def _full(self, rows: Ids) -> None:
@@ -104,20 +105,18 @@ class PagedLru(Cache):
             return np.flatnonzero(self.table.active & (self.table.flags & PINNED == 0))
         return super().dense_entries(group, slots)
 
-    def scan(self, rows: Ids, slots: Ids) -> int:
-        """A step reads these blocks, all but the pinned ones of these sequences, layer by layer. Pages that were not in L1;
-        also `missed`, `missed_of`."""
+    def scan(self, rows: Ids, slots: Ids, decodes: bool) -> int:
+        """A step reads these blocks, all but the pinned ones of these sequences, layer by layer; if it `decodes`, all decoding
+        sequences are among them. Pages that were not in L1; also `missed`, `missed_of`."""
         layers, queue, size = self.layers_per_block, self._queue, len(rows)
         self.missed = [0] * layers
         self.missed_of = np.zeros(len(self.request_of), np.int64)
         if not size:
             return 0
-        self._marked[rows] = True
-        for batch in queue:
-            batch.split(self._marked)
-        self._marked[rows] = False
-        standing = sum(batch.count for batch in queue)  # blocks of the scan in the queue
-        seen, own = list(queue), Batch(rows, 0)
+        alone = decodes and len(slots) == len(self._decoding)
+        self._split(rows, decodes)
+        standing = sum([batch.count for batch in queue])  # blocks of the scan in the queue
+        seen, own = list(queue), Batch(rows, 0, decoding=alone)
         queue.append(own)
         layer = 0
         while layer < layers:
@@ -144,11 +143,25 @@ class PagedLru(Cache):
         total = sum(self.missed)
         if total:
             self._attribute(slots, seen)
-        for batch in queue:
+        self._queue = deque(batch for batch in queue if batch.count < len(batch.rows))
+        for batch in self._queue:
             if batch.count:
                 batch.drop(batch.again)
-        self._queue = deque(batch for batch in queue if len(batch.rows))
         return total
+
+    def _split(self, rows: Ids, decodes: bool) -> None:
+        """Tell the batches which of their rows a scan reads."""
+        partly = []
+        for batch in self._queue:
+            if decodes and batch.decoding:
+                batch.split(np.ones(len(batch.rows), np.bool_))
+            else:
+                partly.append(batch)
+        if partly:
+            self._marked[rows] = True
+            for batch in partly:
+                batch.split(self._marked[batch.rows])
+            self._marked[rows] = False
 
     def _attribute(self, slots: Ids, seen: list[Batch]) -> None:
         """Misses of each sequence: all that it reads, but for what was found."""

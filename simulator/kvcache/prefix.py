@@ -26,7 +26,7 @@ Cost: O(1) a block allocated, found or freed. Blocks that were never used are a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 
@@ -49,6 +49,10 @@ class PrefixCache:
         self._reading: dict[int, list[int]] = {}  # decoding sequence -> its blocks when it began to
         self._readers: dict[int, int] = {}  # block -> decoding sequences that read it
         self.common, self.common_reads = 0, 0  # blocks that several read, and their readers in all
+
+    def blocks(self, tokens: int) -> int:
+        """That a sequence of so many tokens holds."""
+        return -(-tokens // self.block_tokens) + self._beside(tokens)
 
     @property
     def used(self) -> int:
@@ -162,6 +166,27 @@ class PrefixCache:
             del self._free[block]
             self._forget(block)
             self._blank.append(block)
+
+    def shared(self, sequence: int) -> dict[int, int]:
+        """Of the blocks of a sequence those that others hold as well: place in the sequence -> id."""
+        return {at: self._id[block] for at, block in enumerate(self._held[sequence]) if self._users[block] > 1}
+
+    def copy(self, identity: int) -> int:
+        """The oldest block that holds this id."""
+        return next(iter(self._cached[identity]))
+
+    def restore(self, sequence: int, tokens: int, ids: Sequence[int], there: Mapping[int, int]) -> None:
+        """A sequence that had so many tokens comes back with all of them: these blocks (by their place) are still here, the
+        others are written from elsewhere."""
+        self.begin(sequence, list(there.values()))
+        self._held[sequence] = [
+            there[at] if at in there else self._take() for at in range(-(-tokens // self.block_tokens))
+        ]  # fmt: skip
+        self._more[sequence] = [self._take() for _ in range(self._beside(tokens))]
+        self._full[sequence] = full = min(tokens // self.block_tokens, len(ids))
+        for at in range(full):
+            if at not in there:
+                self._name(self._held[sequence][at], ids[at])
 
     def release(self, sequence: int, now: float = 0.0) -> int:
         """A sequence ends or is preempted at `now` (s). Returns how many of its blocks nobody else holds."""

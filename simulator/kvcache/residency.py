@@ -12,7 +12,9 @@ A block of a sequence is `near` (all its pages in L1) or `far` (home in L3); L2 
            while it grows, and too optimistic by at most one scan after a release that brings it under L1. A page is
            written to L3 when it is first evicted and keeps its home there (inclusive): evicting a clean page is free.
 
-The newest, partial block of a sequence is always near. `far` counts blocks per sequence; near ones are the others.
+The newest, partial block of a sequence is always near, and under KV policies as many more as what never leaves HBM takes
+(`near`: a sequence has at least so many of its blocks in L1, `Geometry.near_blocks`). `far` counts blocks per sequence; near
+ones are the others.
 Conservation: l1_used + l3_used = blocks of all sequences (split). Blocks are claimed when a request is admitted and placed
 when they are written.
 """
@@ -70,8 +72,8 @@ class Residency(Protocol):
 
 
 class Split:
-    def __init__(self, l1_blocks: int, l3_blocks: int, layers: int):
-        self.l1_blocks, self.l3_blocks, self.layers_per_block = l1_blocks, l3_blocks, layers
+    def __init__(self, l1_blocks: int, l3_blocks: int, layers: int, near: int = 1):
+        self.l1_blocks, self.l3_blocks, self.layers_per_block, self.near = l1_blocks, l3_blocks, layers, near
         self.l1_used = self.l3_used = self.claimed = self.homed = 0
         self.far: dict[int, int] = {}
         self.demotions: list[tuple[int, int]] = []  # of the last `place`: sequence, blocks that it gave up
@@ -91,13 +93,16 @@ class Split:
         self.demotions.clear()
         near, demoted = blocks, 0
         if room < blocks:
-            sequences = len(self.far)
-            share = min(1.0, (self.l1_blocks - sequences) / max(1, self.claimed - sequences))
-            near = 1 + int(share * (has + blocks - 1)) - (has - gone)
+            pinned = self.near * len(self.far)
+            share = min(1.0, max(0, self.l1_blocks - pinned) / max(1, self.claimed - pinned))
+            near = self.near + int(share * max(0, has + blocks - self.near)) - (has - gone)
             near = max(near, room, blocks - (self.l3_blocks - self.l3_used))
             near = min(near, blocks)
             if near > room:
                 demoted = self._demote(near - room, share, request, others)
+                if self.near > 1:  # others may be too short to give up what their share says
+                    least = min(self.near, has + blocks) - (has - gone) - room
+                    demoted += self._demote(least - demoted, 0.0, request, others)
                 near = room + demoted
         self.far[request] = gone + blocks - near
         self.l1_used += near
@@ -111,10 +116,10 @@ class Split:
     def _demote(self, need: int, share: float, request: int, others: Others) -> int:
         """Up to `need` blocks of sequences that have more than their share in L1 go to L3."""
         demoted = 0
-        for other, has in others():
+        for other, has in others() if need > 0 else ():
             if other == request:
                 continue
-            spare = has - self.far.get(other, 0) - 1 - int(share * (has - 1))
+            spare = has - self.far.get(other, 0) - self.near - int(share * max(0, has - self.near))
             spare = min(spare, need - demoted, self.l3_blocks - self.l3_used)
             if spare > 0:
                 self.far[other] += spare
@@ -123,6 +128,13 @@ class Split:
                 self.l1_used -= spare
                 demoted += spare
         return demoted
+
+    def keep_near(self, request: int, has: int, others: Others) -> int:
+        """A decoding sequence with `has` blocks is about to grow. Blocks of others demoted so that it has `near` of them."""
+        self.demotions.clear()
+        if self.l1_used < self.l1_blocks or has - self.far[request] >= self.near:
+            return 0
+        return self._demote(1, 0.0, request, others)
 
     def grow(self, request: int) -> int:
         if self.l1_used < self.l1_blocks:
@@ -154,8 +166,8 @@ class Split:
 
 
 class Lru:
-    def __init__(self, l1_blocks: int, l3_blocks: int, layers: int):
-        self.l1_blocks, self.l3_blocks = l1_blocks, l3_blocks
+    def __init__(self, l1_blocks: int, l3_blocks: int, layers: int, near: int = 1):
+        self.l1_blocks, self.l3_blocks, self.near = l1_blocks, l3_blocks, near
         self.l1_used = self.l3_used = self.claimed = self.homed = 0
         self.far: dict[int, int] = {}  # always 0: what is far depends on the layer
         self._total = 0  # blocks of all sequences
@@ -215,7 +227,7 @@ class Lru:
 
     def layers(self, far: int, blocks: int, layers: int) -> list[int]:
         """`blocks` is the scan: one page a layer and block; the partial block of each sequence is pinned in L1."""
-        pinned = len(self.far)
+        pinned = self.near * len(self.far)
         room = self.l1_blocks - pinned
         before, now = max(0, self._scan - pinned), max(0, blocks - pinned)
         pages = [now if before * (layers - 1 - layer) + now * (layer + 1) > room * layers else 0 for layer in range(layers)]

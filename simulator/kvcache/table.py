@@ -40,6 +40,7 @@ class PageTable:
         """`dense`: which groups are read whole by every step of a decoding sequence; all if absent."""
         self.groups = groups
         self.dense = np.ones(groups, np.bool_) if dense is None else np.array(dense, np.bool_)
+        self._all_dense = bool(self.dense.all())
         self.scans = self.scanned = 0  # how often all that is active was read, and the last step that did
         self.rows = 0  # rows that exist, free ones included
         self.live = 0  # rows that are blocks
@@ -64,16 +65,17 @@ class PageTable:
             self._row_of = np.concatenate([self._row_of, more])
 
     def add(self, slots: Ids, counts: Ids) -> Ids:
-        """`counts` new blocks at the ends of these (distinct) sequences: their rows, sequence by sequence, flags clear."""
+        """`counts` (1 or more) new blocks at the ends of distinct sequences: their rows, sequence by sequence, flags clear."""
         total = int(counts.sum())
         while self._spare < total:
             self._grow()
         self._spare -= total
         self.live += total
         rows = self._free[self._spare : self._spare + total][::-1].astype(np.int64)
-        slot = np.repeat(slots, counts)
-        first = self.blocks[slots].astype(np.int64)
-        index = np.arange(total) + np.repeat(first - np.cumsum(counts) + counts, counts)
+        slot, index = slots, self.blocks[slots].astype(np.int64)
+        if total > len(slots):
+            slot = slots.repeat(counts)
+            index = np.arange(total) + (index - counts.cumsum() + counts).repeat(counts)
         need = int(index.max(initial=-1)) + 1
         if need > self._row_of.shape[1]:
             wider = np.full((len(self.blocks), max(16, 2 * self._row_of.shape[1], need)), -1, np.int32)
@@ -124,7 +126,7 @@ class PageTable:
         self.active[rows] = True
         self.count_active += len(rows)
         entries = self.entries(rows)
-        self.uses[entries[self.dense[entries % self.groups]]] -= self.scans
+        self.uses[entries if self._all_dense else entries[self.dense[entries % self.groups]]] -= self.scans
 
     def use(self, entries: Ids, step: int) -> None:
         """Each of these (distinct) entries is read."""

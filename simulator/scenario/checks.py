@@ -140,7 +140,7 @@ def _tiers(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> It
 def _pool(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
     kv, pool = scenario.kv, scenario.pool
     if pool is not None:
-        if kv.sharing == "prefix":
+        if kv.sharing == "prefix" and scenario.scheduler.preemption != "swap_pool":  # that pool holds nothing else
             yield from _parked(scenario, source)
         elif scenario.prefetch.predictor == "session":
             message = "'session' fetches what a prefix cache has parked in the pool"

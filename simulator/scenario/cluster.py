@@ -191,9 +191,6 @@ def cluster_checks(scenario: r.ScenarioResolved, cluster: Any, source: Source) -
     if scenario.devices == "detailed" and shared:
         message = f"detailed devices that {count} replicas share are not modelled"
         yield source.problem(("devices",), message, "write devices: fluid, or cluster.kv_pool.shared: false")
-    parallel = [group.gpus.data_parallel for group in scenario.cluster.groups]
-    if max(parallel, default=1) > 1:
-        yield source.problem(at, "several groups of replicas in lock step (data_parallel) are not modelled")
     pool = scenario.pool
     if pool is not None and scenario.cluster.pool_shared and scenario.kv.sharing == "prefix":
         ranks = [group.gpus.tensor_parallel for group in scenario.cluster.groups if group.role != "decode"]

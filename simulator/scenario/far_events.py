@@ -18,7 +18,7 @@ class Unfit(NamedTuple):
 
 def unfit(scenario: ScenarioResolved, shared: bool = False) -> Iterator[Unfit]:
     """Every reason of a scenario with a pool; `shared`: between replicas of the scenario."""
-    pool, selection, placement = scenario.pool, scenario.kv.selection, scenario.kv.placement
+    pool = scenario.pool
     if pool is not None and pool.mover is not None:
         message = "detailed devices are the boards' DMA; a copy engine moves pages without it"
         if shared:
@@ -27,15 +27,22 @@ def unfit(scenario: ScenarioResolved, shared: bool = False) -> Iterator[Unfit]:
     if scenario.prefetch.priority == "equal":
         message = f"{'a shared pool serves' if shared else 'detailed devices serve'} demand first"
         yield Unfit(("prefetch", "priority"), message, "use priority: demand")
-    prefix = scenario.kv.sharing == "prefix"  # blocks are written as they fill or leave L1: nothing here needs identity
     who = "replicas read from a shared pool" if shared else "detailed devices serve"
+    for where, found, use in needs_identity(scenario):
+        yield Unfit(where, f"{who} counts of pages, not pages by identity as '{found}' needs", f"use {use}")
+
+
+def needs_identity(scenario: ScenarioResolved) -> Iterator[tuple[Where, str, str]]:
+    """(field, its value, what counts of pages can do instead) of what has to know single pages."""
+    selection, placement, predictor = scenario.kv.selection, scenario.kv.placement, scenario.prefetch.predictor
+    prefix = scenario.kv.sharing == "prefix"  # blocks are written as they fill or leave L1: nothing here needs identity
     identity: tuple[tuple[Where, str, bool, str], ...] = (
         (("kv", "selection", "kind"), selection.kind, selection.kind == "pages", "dense or budget"),
         (("kv", "placement", "eviction"), placement.eviction, placement.eviction not in ("split", "lru"), "split or lru"),
         (("kv", "placement", "l2"), placement.l2, placement.l2 != "exclusive", "exclusive"),
         (("kv", "placement", "write_back"), placement.write_back, placement.write_back != "lazy" and not prefix, "lazy"),
-        (("prefetch", "predictor"), scenario.prefetch.predictor, scenario.prefetch.predictor == "history", "statistical"),
+        (("prefetch", "predictor"), predictor, predictor == "history", "statistical"),
     )
     for where, found, refused, use in identity:
         if refused:
-            yield Unfit(where, f"{who} counts of pages, not pages by identity as '{found}' needs", f"use {use}")
+            yield where, found, use

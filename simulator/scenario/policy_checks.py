@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from simulator.errors import Problem
+from simulator.scenario.far_events import needs_identity
 from simulator.scenario.policies import Policies
 from simulator.scenario.resolved import Model, ScenarioResolved
 from simulator.scenario.schema import ScenarioFile
@@ -23,7 +24,6 @@ def policy_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source
         return
     at: Where = next((path for path in SECTIONS if source.has(path)), ("kv", "system"))
     apart: tuple[tuple[bool, str], ...] = (
-        (scenario.pool is not None, "a kv_pool: they are functions of the context, not of single pages"),
         (
             gpus.data_parallel > 1 and policies.compute.at != "gpu",
             "replicas in lock step where attention is not on the GPU: whose devices are busy is not told apart",
@@ -32,6 +32,8 @@ def policy_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source
     for wrong, what in apart:
         if wrong:
             yield source.problem(at, f"KV policies are not modelled together with {what}")
+    if scenario.pool is not None:
+        yield from _beside_a_pool(scenario, source)
     if scenario.kv.sharing == "prefix":
         for name, group in policies.layout.groups:
             if group.kind != "full":
@@ -48,6 +50,17 @@ def policy_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source
         message = f"the codec counts from at most 16 bits, but model.kv_bytes is {model.kv_bytes:g}"
         yield source.problem(("kv", "hbm_codec"), message, "write ratio, or kv_bytes: 2")
     yield from _windows(policies, model, source)
+
+
+def _beside_a_pool(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
+    """Far KV is counted in bytes under KV policies, and it is in one place."""
+    kv = scenario.kv
+    if kv.policies.compute.at != "gpu":
+        message = f"attention at {kv.policies.compute.at} has all KV there, so nothing of it can be in a kv_pool"
+        yield source.problem(("kv", "placement", "compute"), message, "remove one of them")
+    for where, found, use in needs_identity(scenario):
+        message = f"'{found}' tells single pages apart; under KV policies a block holds what the policies keep of many tokens"
+        yield source.problem(where, f"{message}, which is counted in bytes", f"use {use}, or remove the policies")
 
 
 def _windows(policies: Policies, model: Model, source: Source) -> Iterator[Problem]:

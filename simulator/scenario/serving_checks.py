@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from simulator.errors import Problem
 from simulator.scenario.resolved import ScenarioResolved
@@ -19,8 +20,6 @@ def serving_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Sourc
     if steps.preemption == "swap_host" and pool is not None:
         message = "swaps to the host beside a kv_pool are not modelled: both would use the GPUs' ports"
         yield source.problem(at, message, "write preemption: recompute, or swap_pool for a pool that holds nothing else")
-    if swaps and kv.sharing == "prefix":
-        yield source.problem(at, f"{steps.preemption} beside a prefix cache is not modelled", "write preemption: recompute")
     if swaps and scenario.gpus.data_parallel > 1:
         yield source.problem(at, f"{steps.preemption} of replicas in lock step is not modelled", "write preemption: recompute")
     if steps.preemption == "swap_pool":
@@ -29,6 +28,7 @@ def serving_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Sourc
             (("faults",), bool(scenario.faults)),
             (("devices",), scenario.devices == "detailed"),
             (("kv", "selection", "kind"), kv.selection.kind == "pages"),
+            (("kv", "sharing", "demote_after"), kv.reuse.demote_after < inf),
         )
         message = "with preemption: swap_pool nothing is read from the pool in place; remove it"
         yield from (source.problem(path, message) for path, is_used in unused if is_used)

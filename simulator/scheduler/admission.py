@@ -22,7 +22,7 @@ class AdmittingReplica(Replica):
     def offer(self, request: int) -> None:
         """A request that has arrived by now joins the queue, or is rejected."""
         tokens = self.prompt[request] + self.output[request]
-        if tokens > self.max_context or self.needs(request) > self.lasting or not self.gate.lets_in(self, request):
+        if tokens > self.max_context or not self._ever_fits(request) or not self.gate.lets_in(self, request):
             self.recorder.status[request] = REJECTED
             if self.reuse is not None:
                 self.reuse.lost(request, self.clock)
@@ -32,6 +32,11 @@ class AdmittingReplica(Replica):
         self.queue.append(request)
         self.presence += self.clock - self.arrival[request]
         self._queued_at[request] = self.arrival[request]
+
+    def _ever_fits(self, request: int) -> bool:
+        """All of it in all tiers, and in L1 what never leaves it."""
+        needs = self.needs(request)
+        return needs <= self.lasting and min(needs, self.geometry.near_blocks) <= self.residency.l1_blocks
 
     def asks(self) -> int:
         """Prompt tokens of the head of the queue, blocks that a prefix cache may have included; 0 if nobody waits."""
@@ -107,18 +112,21 @@ class AdmittingReplica(Replica):
             self.running[request] = None
             if request in self.brought:
                 self.brought.remove(request)
-                blocks = self.geometry.blocks(self._target[request])
+                placed = blocks = self.geometry.blocks(self._target[request])
             else:
                 assert self.swap is not None
-                blocks = self.swap.back(request)
+                placed = blocks = self.swap.back(request)
+                if self.prefixes is not None:  # others may have kept some of its blocks here
+                    blocks = self.geometry.blocks(self._target[request])
+                    placed = self.prefixes.come_back(request, self._target[request])
             self._placed[request] = 0  # while others make room for it
-            demoted = self.residency.place(request, 0, blocks, self._blocks_of_running)
+            demoted = self.residency.place(request, 0, placed, self._blocks_of_running)
             self._placed[request] = blocks
             if isinstance(self.residency, Lru):
-                self.residency.reads_at_once(blocks)
+                self.residency.reads_at_once(placed)
             self._made_room(demoted)
             sent += self.residency.far[request]
-            self.recorder.placements.append((self.batch.done, blocks))
+            self.recorder.placements.append((self.batch.done, placed))
             self._waited(request)
             self._waiting[request] = self._last_token.pop(request)
             self._decode_on(request)
@@ -136,7 +144,8 @@ class AdmittingReplica(Replica):
         claim = needs if self._full else self.geometry.blocks(tokens)
         found: list[int] = []
         if self.prefixes is not None:
-            found = self.prefixes.found(request, tokens)
+            swapped = self.swap is not None and request in self.swap.held
+            found = self.prefixes.left(request) if swapped else self.prefixes.found(request, tokens)
             claim -= len(found) - self.prefixes.cache.idle(found)
         if self.residency.claimed + claim + (self.watermark if self.running else 0) > self.reachable:
             return None

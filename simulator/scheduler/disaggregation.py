@@ -8,6 +8,7 @@ adds to a prompt can go as soon as a layer is computed,
     the last one              when the step is done, and the others have gone
 
 over one path of shared stages: ports of the GPUs that send, the links of `cluster.transfer`, ports of those that receive.
+Replicas in lock step have their ports in one bundle, of which a prompt uses as many as one of them has.
 Pieces of one prompt follow each other, prompts share the path fairly (`hardware.fabric`), by the weight of their tenants, also
 with far reads of a shared pool.
 When the last byte has come, one latency later, the request joins the queue of its decode replica, which admits it when its
@@ -31,19 +32,20 @@ import simpy
 from simulator.hardware.fabric import DEMAND, Fabric, Stage
 from simulator.scheduler.engine import Engine
 from simulator.scheduler.frontend import Frontend
+from simulator.scheduler.lockstep import Lockstep
 from simulator.scheduler.planning import StepPlan
 from simulator.scheduler.routing import Rule
 from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 
-Way = tuple[Sequence[tuple[Stage, float]], float]  # stages and weights; s of latency
+Way = tuple[Sequence[tuple[Stage, float]], float, float]  # stages and weights; s of latency; most bytes/s of one prompt
 
 
 class Crossing:
     """The KV of one prompt on its way."""
 
     def __init__(self, way: Way):
-        self.way, self.latency = way
+        self.way, self.latency, self.most = way
         self.size = 0.0  # raw bytes
         self.waiting: deque[tuple[float, float, float]] = deque()  # ready at, bytes, most bytes/s
         self.moving = False
@@ -55,7 +57,7 @@ class Disaggregated(Frontend):
     """A router before prefill and decode replicas, and the way between them."""
 
     def __init__(
-        self, env: simpy.Environment, work: Work, engines: Sequence[Engine], rules: tuple[Rule, Rule], prefill: int,
+        self, env: simpy.Environment, work: Work, engines: Sequence[Engine | Lockstep], rules: tuple[Rule, Rule], prefill: int,
         fabric: Fabric, ways: Mapping[tuple[int, int], Way], threshold: int, held: Callable[[int], float],
         tenants: Tenants | None = None,
     ):  # fmt: skip
@@ -101,7 +103,7 @@ class Disaggregated(Frontend):
 
     def used(self, seconds: float) -> dict[str, float]:
         """Utilisation of the links between the replicas; of what cannot bind, and so is not in the fabric, none."""
-        stages = {stage.name: stage for way, _ in self._ways.values() for stage, _ in way if stage.name.startswith("transfer")}
+        stages = {stage.name: stage for way, *_ in self._ways.values() for stage, _ in way if stage.name.startswith("transfer")}
         return {name: stage.carried / (stage.rate * seconds) for name, stage in stages.items() if seconds > 0.0}
 
     def _last(self, place: int, request: int, clock: float) -> None:
@@ -113,7 +115,7 @@ class Disaggregated(Frontend):
     def _close(self) -> None:
         """Replicas go on while prompts are on their way."""
 
-    def _computing(self, engine: Engine) -> Callable[[StepPlan, float, float, float], None]:
+    def _computing(self, engine: Engine | Lockstep) -> Callable[[StepPlan, float, float, float], None]:
         def computed(plan: StepPlan, start: float, layer: float, end: float) -> None:
             """A step begins: its prompt pieces, when its first layer does, s of a layer, when it is done."""
             for request, take in plan.pieces:
@@ -121,7 +123,9 @@ class Disaggregated(Frontend):
 
         return computed
 
-    def _add(self, engine: Engine, request: int, take: int, done: int, start: float, layer: float, end: float) -> None:
+    def _add(
+        self, engine: Engine | Lockstep, request: int, take: int, done: int, start: float, layer: float, end: float
+    ) -> None:
         """`take` tokens of a prompt are computed, on top of `done`."""
         crossing, layers = self._crossings[request], engine.geometry.layers
         whole = self.work.prompt[request]
@@ -152,7 +156,7 @@ class Disaggregated(Frontend):
             crossing.moving = True
             wait = max(0.0, ready - self.env.now)
             share = 1.0 if self._tenants is None else self._tenants.share(request)
-            flow = self.fabric.move(size, crossing.way, DEMAND, rate, wait, f"prompt {request}", share)
+            flow = self.fabric.move(size, crossing.way, DEMAND, min(rate, crossing.most), wait, f"prompt {request}", share)
             flow.done.callbacks.append(lambda _: self._crossed(request, crossing))
         elif crossing.complete:
             timer = self.env.timeout(max(0.0, crossing.last + crossing.latency - self.env.now))

@@ -91,13 +91,13 @@ class Engine(PlannedReplica):
     @property
     def waiting_tokens(self) -> int:
         """Prompt tokens of its requests that have not been computed yet."""
-        waiting: int = sum([self.prompt[request] for request in (*self.inbox.waiting, *self.queue)])
-        return waiting + sum([self._target[request] - self._done[request] for request in self.prefilling])
+        waiting: int = sum([self.prompt[request] for request in self.inbox.waiting])
+        return waiting + self.uncomputed
 
     @property
     def claimed_share(self) -> float:
         """KV blocks that its requests claim, or ask for with the prompts that wait, by the blocks that there are."""
-        waiting = sum([self.geometry.blocks(self.prompt[request]) for request in (*self.inbox.waiting, *self.queue)])
+        waiting = self.asked_blocks((*self.inbox.waiting, *self.queue))
         return (self.claimed_before(self.env.now) + waiting) / self.lasting
 
     def claimed_before(self, moment: float) -> int:
@@ -108,20 +108,16 @@ class Engine(PlannedReplica):
 
     def cached_tokens(self, ids: Sequence[int], tokens: int) -> tuple[int, int]:
         """Tokens of a prompt, with these ids of blocks, that it need not compute, and those of them that are in its L1."""
-        if self.prefixes is None:
-            return 0, 0
-        self.prefixes.tell(self._run.to(self.env.now)[0] - 1 if self._run is not None else 0)
-        near, far = self.prefixes.findable(ids, tokens, self.env.now)
-        return (near + far) * self.geometry.block_tokens, near * self.geometry.block_tokens
+        return self.found_tokens(ids, tokens, self.env.now, self._run.to(self.env.now)[0] - 1 if self._run is not None else 0)
 
     def preempt(self, request: int) -> None:
         super().preempt(request)
         if self.room is not None:
             self.room.freed(self)
 
-    def prompt_done(self, request: int) -> int:
-        """Tokens of its prompt that are computed, of one in prefill."""
-        return self._done[request]
+    def tells(self, ended: Callable[[int, float], None]) -> None:
+        """Whom to tell of each request that ends, and when."""
+        self.ended = ended
 
     def deliver(self, request: int) -> None:
         """A request has arrived here, now."""
@@ -158,9 +154,8 @@ class Engine(PlannedReplica):
         while True:
             if self.faults is not None:
                 self.faults.happen(self.clock)
-            if self.prefixes is not None and self.reuse is not None:
-                self.prefixes.tell(0)
-                self.reuse.look(self.clock)
+            if self.prefixes is not None:
+                self.prefixes.look(self.clock)
             known = self._known if self.present and self.spec.asynchronous else self.clock
             while arrivals.next <= known:
                 self.offer(arrivals.take())
@@ -219,7 +214,7 @@ class Engine(PlannedReplica):
     def _next_change(self) -> float:
         """When something happens that is neither an arrival nor the end of a step."""
         faults = self.faults.next_at if self.faults is not None else inf
-        return min(faults, self.reuse.next_at) if self.reuse is not None else faults
+        return min(faults, self.prefixes.next_at) if self.prefixes is not None else faults
 
     def _wait(self, duration: float) -> Events:
         """Stand still for so long: far pages are out of reach, or nobody that waits can enter."""
@@ -303,19 +298,22 @@ class Engine(PlannedReplica):
         if self.recorder.pieces is not None:
             self.recorder.pieces += [(run, request, self._done[request], take) for request, take in plan.pieces]
         if self.far is not None:
-            layer = model.layer_time(tokens, kernels, plan.context, extra)
+            layer = model.layer_time(tokens, kernels, plan.context, extra, plan.rows)
             slow = UNDISTURBED
             if self.far.interference is not None:
-                slow = self.far.interference.slow(tokens, plan.context, plan.work)
+                context = plan.context if self.other is None else self.other.dense_tokens(plan.context)
+                slow = self.far.interference.slow(tokens, context, plan.work)
             scores = model.attention_per_token * self.batch.context
+            if self.other is not None:
+                scores = self.other.scan_time(self.batch.blocks * self.geometry.block_tokens)
             duration = yield from far_step(self, self.far, run, plan, layer, duration, slow, scores)
         if plan.moving:
             duration += plan.moving
             self._record_swap(run, duration, plan.moving)
         if self.computed is not None and plan.pieces:
             begin = now + model.host_time(plan.rows)
-            layer = model.layer_time(tokens, kernels, plan.context, extra)
-            self.computed(plan, begin, layer, max(begin + layer, now + duration - model.head(plan.rows).total))
+            layer = model.layer_time(tokens, kernels, plan.context, extra, plan.rows)
+            self.computed(plan, begin, layer, max(begin + layer, now + duration - model.head_time(plan.rows)))
         self.steps += 1
         yield from self._pass(now + duration)
         self._known = now

@@ -6,6 +6,7 @@ Events: none of its own; where replicas share a pool, time passes in it.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from itertools import accumulate, pairwise
 
 import simpy
 
@@ -24,18 +25,18 @@ def far_step(
     residency, model = replica.residency, replica.model
     (reading_far, reading), decodes = plan.far, max(1, plan.decodes)
     before = far.moved, far.sent, far.counts.useless
-    host, head = model.host_time(plan.rows), model.head(plan.rows).total
+    host, head = model.host_time(plan.rows), model.head_time(plan.rows)
     readers = replica.readers.of_step(plan.decodes > 0) if replica.tenants is not None else {}
     if isinstance(far, PagedFar):
         step = far.paged_step(replica.batch.ending_next(), host, layer, head, plan.produced, duration, slow, decodes, scores)
         _record(replica, run, step, reading - step.reads.asked, before, readers)
         return step.duration
-    pages = residency.layers(reading_far, reading, model.layers)
+    pages = crossing(residency.layers(reading_far, reading, model.layers), plan.crosses)
     evicted = residency.take_evicted()
     if evicted:
         far.evicted(evicted)
     asked = sum(pages)
-    lost = replica.lost(plan.far, plan.decodes) if asked else 0.0
+    lost = replica.lost(plan) if asked else 0.0
     if isinstance(far, SharedFar):  # time passes in it
         if replica.tenants is not None and readers:
             far.flows.share = replica.tenants.mean_share(readers)
@@ -49,12 +50,20 @@ def far_step(
         step = far.unread(plan.produced, duration, slow)
     if replica.reuse is not None:
         step.reads.add(replica.reuse.settled())
-    _record(replica, run, step, reading * model.layers - asked, before, readers)
+    _record(replica, run, step, round(reading * model.layers * plan.crosses) - asked, before, readers)
     return step.duration
 
 
+def crossing(pages: list[int], share: float) -> list[int]:
+    """Of the pages of each layer, those that cross the fabric: their sum is right to half a page of one layer."""
+    if share == 1.0:
+        return pages
+    until = [0, *(round(total * share) for total in accumulate(pages))]
+    return [more - less for less, more in pairwise(until)]
+
+
 def _record(
-    replica: PlannedReplica, run: int, step: FarStep, near: int, before: tuple[int, float, int], readers: Mapping[int, int]
+    replica: PlannedReplica, run: int, step: FarStep, near: int, before: tuple[int, float, int], readers: Mapping[int, int],
 ) -> None:  # fmt: skip
     """`readers`: who has read, where there are tenants."""
     reads = step.reads

@@ -1,5 +1,7 @@
 """Several replicas in one simulation: each request goes to one of them when it arrives, by a rule (`routing.py`).
 
+Replicas in lock step count as one here (`lockstep.py`).
+
 Replicas have a queue, a batch and a KV cache each, and a process of their own; what they share is the router before them and,
 where the scenario says so, the pool behind them. The router decides at the moment of arrival on what replicas have done by
 then; what comes first at one moment is said in `moments.py`. A closed loop is closed here: the end of a request at one replica
@@ -16,6 +18,7 @@ from math import inf
 import simpy
 
 from simulator.scheduler.engine import Engine
+from simulator.scheduler.lockstep import Lockstep
 from simulator.scheduler.moments import FIRST, At, turn
 from simulator.scheduler.routing import Rule
 from simulator.scheduler.shared import Room
@@ -25,7 +28,7 @@ from simulator.scheduler.work import Work
 class Frontend:
     """A router and the replicas behind it."""
 
-    def __init__(self, env: simpy.Environment, work: Work, engines: Sequence[Engine], rule: Rule):
+    def __init__(self, env: simpy.Environment, work: Work, engines: Sequence[Engine | Lockstep], rule: Rule):
         self.env, self.work, self.engines, self._rule = env, work, engines, rule
         self.arrivals = work.arrivals()
         self.placed: list[list[int]] = [[] for _ in engines]  # requests that each replica got, in order of arrival
@@ -35,7 +38,8 @@ class Frontend:
         self.room: Room | None = None  # of a pool that all replicas share
         self.arrivals.announced = self._announced
         for place, engine in enumerate(engines):
-            engine.ended, engine.turn = self._listener(place), turn(place)
+            engine.tells(self._listener(place))
+            engine.turn = turn(place)
 
     def start(self) -> None:
         """Replicas and router begin."""
@@ -91,8 +95,9 @@ class Frontend:
 
     def _listener(self, place: int) -> Callable[[int, float], None]:
         def listener(request: int, clock: float) -> None:
-            if self.room is not None:  # also where the request goes on at another replica
-                self.room.freed(self.engines[place])
+            engine = self.engines[place]
+            if self.room is not None and isinstance(engine, Engine):  # also where the request goes on at another replica
+                self.room.freed(engine)
             self.ended(place, request, clock)
 
         return listener

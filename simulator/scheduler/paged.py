@@ -118,7 +118,8 @@ class PagedFar(FarMemory):
             ids = np.concatenate([decoded, prompt]) if len(past) else decoded
             if isinstance(pages, PagedLru):  # the one group that there is, told by counts
                 total += len(ids) * group.layers
-                self._near[number] += total - before - pages.scan(ids, np.concatenate([decoding, past])) + newest * group.layers
+                missed = pages.scan(ids, np.concatenate([decoding, past]), decodes)
+                self._near[number] += total - before - missed + newest * group.layers
                 continue
             away = ids[~pages.read(ids)]
             kept = table.flags[away] & KEPT != 0

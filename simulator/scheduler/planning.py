@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.kvcache.residency import Lru
+from simulator.kvcache.residency import Lru, Split
 from simulator.kvcache.selection import tokens_read
 from simulator.scheduler.admission import AdmittingReplica
+from simulator.scheduler.far_in_part import FarInPart, Reads
 from simulator.scheduler.paged import PagedFar
 from simulator.scheduler.queues import by_rank
 
@@ -28,6 +29,7 @@ class StepPlan:
     complete: list[int]  # requests whose prompt is complete with this step
     tokens: int  # prompt tokens
     far: tuple[int, int]  # far blocks and all blocks that the step reads; (0, 0) without far memory
+    crosses: float  # share of their bytes that is read in this step: not 1 only under KV policies
     produced: int  # blocks that the step sends to L3
     moving: float = 0.0  # s that it waits for sequences that are swapped out or back
 
@@ -61,13 +63,17 @@ class PlannedReplica(AdmittingReplica):
         if not decodes and not pieces:
             return None  # nothing runs, or everything was preempted
         done, target = self._done, self._target
-        work = [(take, done[request]) for request, take in pieces]
+        work, tokens = [(take, done[request]) for request, take in pieces], sum([take for _, take in pieces])
         complete = [request for request, take in pieces if done[request] + take == target[request]]
         context = self.context_read() if decodes else 0
-        reads = self._far_reads(pieces, produced, decodes) if self.far is not None else (0, 0)
+        reads, crosses = (0, 0), 1.0
+        if self.in_part is not None:
+            reads, crosses = self._far_reads_in_part(self.in_part, pieces, decodes)
+        elif self.far is not None:
+            reads = self._far_reads(pieces, produced, decodes)
         produced += self._place(pieces) + arrived
         moving = self.swap.waited() if self.swap is not None else 0.0
-        return StepPlan(decodes, context, pieces, work, complete, sum([take for take, _ in work]), reads, produced, moving)
+        return StepPlan(decodes, context, pieces, work, complete, tokens, reads, crosses, produced, moving)
 
     def _budget(self, decodes: int) -> int:
         """Prompt tokens that a step with so many decodes has room for."""
@@ -94,6 +100,10 @@ class PlannedReplica(AdmittingReplica):
         for request in plan.complete:
             self._prompt_complete(request)
         self.release_held()
+
+    def prompt_done(self, request: int) -> int:
+        """Tokens of its prompt that are computed, of one in prefill."""
+        return self._done[request]
 
     def contexts(self) -> list[int]:
         """Tokens that each sequence of the next decode step reads."""
@@ -138,12 +148,16 @@ class PlannedReplica(AdmittingReplica):
         limit = self.batch.steps_to_end() if self.policy.dense else 1
         return int(min(limit, self.batch.steps_to_turn())) if self.batch.window else limit
 
-    def lost(self, far: tuple[int, int], decodes: int) -> float:
-        """Share of what the step reads from L3 (`far` as in its plan) that belongs to sequences which end with it."""
+    def lost(self, plan: StepPlan) -> float:
+        """Share of what the step reads from L3 that belongs to sequences which end with it."""
         ending = self.batch.ending_next()
-        if not ending or not decodes:
+        if not ending or not plan.decodes:
             return 0.0
-        reading_far, reading = far
+        reading_far, reading = plan.far
+        if self.in_part is not None:
+            contexts = np.array([self.batch.cached(request) + 1 for request in ending])
+            far = [self.residency.far[request] if reading_far else self._blocks_of(request) for request in ending]
+            return min(1.0, self.in_part.moved(contexts, np.array(far)) / ((reading_far or reading) * plan.crosses))
         share = 1.0 if self.policy.dense else self.context_read() / self.batch.context
         if reading_far:
             return min(1.0, sum(self.residency.far[request] for request in ending) * share / reading_far)
@@ -191,6 +205,8 @@ class PlannedReplica(AdmittingReplica):
                 self.preempt(by_rank(self.queue, self.running)[-1])
             if request in self.batch.offset:
                 residency.claimed += claiming
+                if self.geometry.near_blocks > 1 and isinstance(residency, Split):
+                    self._made_room(residency.keep_near(request, self._blocks_of(request), self._blocks_of_running))
                 sent = residency.grow(request)
                 produced += sent
                 self._far_decoding += sent
@@ -218,6 +234,10 @@ class PlannedReplica(AdmittingReplica):
         elif not self.policy.dense and blocks:
             share = self.context_read() / batch.context
             far, blocks = round(far * share), round(blocks * share)
+        return self._past_of(pieces, far, blocks)
+
+    def _past_of(self, pieces: list[tuple[int, int]], far: int, blocks: int) -> tuple[int, int]:
+        """(far, all) blocks, with those of the past of prompt pieces."""
         for request, _ in pieces:
             far += self.residency.far.get(request, 0)
             blocks += self._placed[request]
@@ -226,6 +246,18 @@ class PlannedReplica(AdmittingReplica):
                 far, blocks = far + fetched, blocks - staged
                 self.readers.prompt(request, fetched + staged)
         return far, blocks
+
+    def _far_reads_in_part(self, part: FarInPart, pieces: list[tuple[int, int]], decodes: int) -> Reads:
+        """The same where a step does not read all of the blocks that are far, with what of each crosses the fabric."""
+        self.readers.begin()
+        leaving, batch = self.readers.later, self.batch  # one block of each that leaves is read from HBM once more
+        self._note_readers(pieces)
+        far, contexts = [], self.decoding_contexts() if decodes else np.zeros(0, np.int64)
+        if decodes:
+            far = [self.residency.far[request] - (request in leaving) for request in batch.offset]
+        past = np.array([self._done[request] for request, _ in pieces], np.int64)
+        blocks = np.array([self._past_of([piece], 0, 0) for piece in pieces], np.float64)
+        return part.reads(contexts, np.array(far, np.int64), past, blocks)
 
     def _note_readers(self, pieces: list[tuple[int, int]]) -> None:
         """Who reads how many far blocks in this step, where blocks are counted."""

@@ -179,6 +179,25 @@ class PolicySteps(StepModel):
             time = self._base[tokens, rows, attentions] = self.host_time(rows) + self.parts(tokens, rows, attentions).total
         return time
 
+    def head_time(self, rows: int) -> float:
+        return super().head_time(rows) if self._dense else self.passes_each * self.head(rows).total
+
+    def layer_time(self, tokens: int, attentions: int, context: int, pieces: float = 0.0, rows: int = 0) -> float:
+        """The mean layer of a step: what its passes take between the host and the head, dealt out evenly."""
+        if self._dense:
+            return super().layer_time(tokens, attentions, context, pieces)
+        between = self.base(tokens, rows, attentions) - self.host_time(rows) - self.head_time(rows)
+        each = self.attention_per_token * (self.units / self.layers)
+        return between / self.layers + each * context + pieces
+
+    def dense_tokens(self, units: int) -> int:
+        """Tokens of the model's own cache that take a decode as long as these units."""
+        return round(units / self.token_units)
+
+    def scan_time(self, tokens: float) -> float:
+        """Seconds a layer to read what takes the memory of so many dense tokens, once in each pass."""
+        return self.passes_each * self.memory * tokens
+
     def load(self, tokens: int, rows: int, batches: int = 0) -> tuple[float, float]:
         many, decodes, every_token = self._computed(tokens, rows)
         count = batches or self.micro_batches(tokens)

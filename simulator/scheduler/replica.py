@@ -10,7 +10,7 @@ State only: steps are planned in `planning.py`, time passes in `engine.py`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from simulator.hardware.gpu import StepModel
 from simulator.kvcache.geometry import Geometry
@@ -21,6 +21,7 @@ from simulator.metrics.recorder import FINISHED, Recorder
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scheduler.batching import BATCHINGS, Batching
 from simulator.scheduler.far import FarMemory
+from simulator.scheduler.far_in_part import FarInPart
 from simulator.scheduler.gate import GATES
 from simulator.scheduler.policy_steps import other_steps
 from simulator.scheduler.prefixes import Prefixes
@@ -54,20 +55,24 @@ class Replica:
         self.pages = pages  # residency by page, where single pages matter
         parks = far is not None and self.policy.sharing == "prefix"  # L3 keeps what nobody reads now
         near = Split(geometry.l1_blocks, 0, geometry.layers) if parks else None
-        counted = EVICTIONS.get(scenario.kv.eviction, Lru)
-        self.residency = pages or near or counted(geometry.l1_blocks, geometry.l3_blocks, geometry.layers)
+        counted, always = EVICTIONS.get(scenario.kv.eviction, Lru), geometry.near_blocks
+        self.residency = pages or near or counted(geometry.l1_blocks, geometry.l3_blocks, geometry.layers, always)
         self.prefix = prefix_of(scenario, geometry, work)
         self.reuse = reuse_of(self.prefix, far, geometry, near, scenario, work, lambda: self.clock)
         self.lasting = self.residency.capacity()  # blocks that there are in the long run, whatever is broken now
         self.reach(self.lasting)
-        self.most = min(spec.max_batch, self.residency.l1_blocks)  # the newest block of every sequence is in L1
+        self.most = min(spec.max_batch, max(1, self.residency.l1_blocks // always))  # what stays near of each fits in L1
         self.batch = batch_of(geometry, 0 if self.other else scenario.model.window)
-        self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder) if self.prefix is not None else None
+        self.prefixes: Prefixes | None = None
+        if self.prefix is not None:
+            self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder, scenario.kv.reuse.drop_after)
         self.clock = 0.0
         self.presence = 0.0  # integral of the number of requests in the system
         self.known = Known(work.arrival, work.prompt, work.kind, scenario.slo.classes, work.tenant, scenario.tenants)
         self.queue = queue_of(spec.queue, self.known)
         self.swap = swap_of(scenario, geometry)
+        if self.swap is not None and self.prefixes is not None:
+            self.prefixes.watch(self.swap.drop)
         self.overtakes = not isinstance(self.queue, deque) or spec.admission != "queue"  # an arrival counts at once
         self.gate = GATES[spec.admission](spec, self.model, self.known)
         self.brought: set[int] = set()  # of those in the queue, whose prompts another replica has computed: their KV is here
@@ -84,6 +89,7 @@ class Replica:
         self._waiting: dict[int, float] = {}
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
+        self.in_part = FarInPart(scenario, geometry) if far is not None and self.other is not None else None
         self.tenants: Tenants | None = None  # set where the scenario has any
 
     @property
@@ -109,6 +115,25 @@ class Replica:
     def needs(self, request: int) -> int:
         """Blocks that a request has at its end."""
         return self.geometry.blocks(self.prompt[request] + self.output[request] - 1)
+
+    @property
+    def uncomputed(self) -> int:
+        """Prompt tokens of those that wait or run that have not been computed yet."""
+        waiting: int = sum([self.prompt[request] for request in self.queue])
+        return waiting + sum([self._target[request] - self._done[request] for request in self.prefilling])
+
+    def asked_blocks(self, waiting: Iterable[int]) -> int:
+        """Blocks that requests which wait ask for with their prompts."""
+        return sum([self.geometry.blocks(self.prompt[request]) for request in waiting])
+
+    def found_tokens(self, ids: Sequence[int], tokens: int, now: float, ahead: int = 0) -> tuple[int, int]:
+        """Tokens of a prompt, with these ids of blocks, that it need not compute, and those of them that are in L1; `ahead`:
+        steps done since the state that is known here."""
+        if self.prefixes is None:
+            return 0, 0
+        self.prefixes.tell(ahead)
+        near, far = self.prefixes.findable(ids, tokens, now)
+        return (near + far) * self.geometry.block_tokens, near * self.geometry.block_tokens
 
     def give(self, request: int, budget: int) -> int:
         """Tokens of its prompt that an admitted request computes in this step, at most `budget` and `prefill_chunk`."""
@@ -194,8 +219,12 @@ class Replica:
         """Release a running request's blocks; it goes back to the queue, and starts over with what it has emitted unless its
         blocks are swapped out."""
         recorder, swap = self.recorder, self.swap
-        if swap is not None and request in self.batch.offset and swap.takes(blocks := self._blocks_of(request)):
-            swap.out(request, blocks)
+        if swap is not None and request in self.batch.offset:
+            blocks = self._blocks_of(request) if self.prefixes is None else self.prefixes.own(request)
+            if swap.takes(blocks):
+                swap.out(request, blocks)
+                if self.prefixes is not None:
+                    self.prefixes.leave(request)
         emitted = self._stop(request)
         since = recorder.resumed_run[request] if emitted else recorder.admit_run[request]
         recorder.spans.append((request, not emitted, since, recorder.runs.count))

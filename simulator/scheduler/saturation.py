@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from simulator.hardware.gpu import StepModel
 from simulator.hardware.pool import FarPath
 from simulator.kvcache.geometry import Geometry
+from simulator.kvcache.policies.far import far_reads
 from simulator.kvcache.selection import tokens_read
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scheduler.policy_steps import PolicySteps
@@ -43,7 +44,8 @@ class Saturated:
         spec, mean_prompt, mean_output = self.scenario.scheduler, float(prompt.mean()), max(1.0, float(output.mean()))
         held = self.geometry.blocks(int(mean_prompt + (mean_output if spec.reserve == "full" else mean_output / 2)))
         blocks = self.geometry.l1_blocks + self.geometry.l3_blocks
-        places = max(1.0, min(spec.max_batch, self.geometry.l1_blocks, blocks // max(1, held)))
+        near = self.geometry.l1_blocks // self.geometry.near_blocks
+        places = max(1.0, min(spec.max_batch, near, blocks // max(1, held)))
         context = mean_prompt + mean_output / 2
         if spec.batching == "static":
             return places / self._static(places, mean_prompt, output)
@@ -77,8 +79,11 @@ class Saturated:
         if prompts and not model.one_kernel:
             time += model.passes(each) * model.prefill_attention([(tokens, 0) for tokens in prompts]).time
         if self.path is not None and decodes:
-            blocks = decodes * context / self.geometry.block_tokens
-            far = max(0.0, blocks - self.geometry.l1_blocks) * read / context  # what is selected is spread evenly
+            stored, share = context, read / context  # what is selected is spread evenly
+            if isinstance(model, PolicySteps):
+                stored = self.geometry.held(context)
+                share = float(far_reads(self.scenario).ratios(np.array([round(context)]))[1][0])
+            far = max(0.0, decodes * stored / self.geometry.block_tokens - self.geometry.l1_blocks) * share
             moving = far * self.geometry.block_bytes / self.path.read_rate
             prefetch = self.scenario.prefetch
             ahead = prefetch.depth > 0 and prefetch.coverage > 0

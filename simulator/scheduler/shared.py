@@ -120,13 +120,21 @@ def transfer_crossings(sender: ScenarioResolved, receiver: ScenarioResolved, num
     """Of KV that goes from the GPUs of one replica to those of another."""
     way, (start, end) = sender.cluster.transfer, numbers
     assert way is not None
-    out, into = ((one.gpus.tensor_parallel, one.gpus.gpu.link) for one in (sender, receiver))
+    out, into = ((one.gpus.tensor_parallel * one.gpus.data_parallel, one.gpus.gpu.link) for one in (sender, receiver))
     user = f"{start} to {end}"
     return [
         (own_stage("gpu.port.write", start), out[0] * out[1].write_bandwidth, user, 1.0),
         ("transfer.link", way.links * way.link.read_bandwidth, user, 1.0),
         (own_stage("gpu.port.read", end), into[0] * into[1].read_bandwidth, user, 1.0),
     ]
+
+
+def transfer_most(sender: ScenarioResolved, receiver: ScenarioResolved) -> float:
+    """Most bytes/s of one prompt: what the ports of one of several replicas in lock step carry."""
+    rates = [
+        (sender.gpus, sender.gpus.gpu.link.write_bandwidth), (receiver.gpus, receiver.gpus.gpu.link.read_bandwidth),
+    ]  # fmt: skip
+    return min([gpus.tensor_parallel * rate for gpus, rate in rates if gpus.data_parallel > 1], default=inf)
 
 
 class Read:

@@ -5,6 +5,7 @@
 
 A swap is a copy of whole blocks that the engine waits for before the step in which it happens (vLLM V0 issues it on the stream
 of the model): latency + bytes / rate, both directions of a step one after the other. GPU codecs add their pass over HBM.
+With a prefix cache only the blocks that nobody else holds are copied (`prefixes.py`).
 There is room for `capacity` bytes as stored; a sequence that does not fit is computed again, as is one whose prompt is in work.
 Not modelled: swaps that overlap with a step, priority over other traffic (there is none: nothing else is far).
 Conservation (INV-BYTES): out = in + dropped (aborted while out) + held.
@@ -45,14 +46,14 @@ class Swap:
         self.held[request] = blocks
         self.blocks += blocks
         self.blocks_out += blocks
-        self.waiting += self.out_latency + blocks * self.block_bytes / self.out_rate
+        self.waiting += self.out_latency + blocks * self.block_bytes / self.out_rate if blocks else 0.0
 
     def back(self, request: int) -> int:
         """The sequence returns: its blocks."""
         blocks = self.held.pop(request)
         self.blocks -= blocks
         self.blocks_in += blocks
-        self.waiting += self.in_latency + blocks * self.block_bytes / self.in_rate
+        self.waiting += self.in_latency + blocks * self.block_bytes / self.in_rate if blocks else 0.0
         return blocks
 
     def drop(self, request: int) -> None:

@@ -66,7 +66,7 @@ class Twins:
             of += np.bincount(keyed.table.sequence[away // self.layers], minlength=len(of))
         decoded = [batched.dense_entries(0, None)] if decodes else []
         rows = np.concatenate([*decoded, batched.dense_entries(0, slots)])
-        total = batched.scan(rows, np.concatenate([batched.decoding if decodes else slots[:0], slots]))
+        total = batched.scan(rows, np.concatenate([batched.decoding if decodes else slots[:0], slots]), decodes)
         assert total == sum(misses) and batched.missed == misses
         assert batched.missed_of.tolist() == of.tolist()
         self.step += decodes

@@ -68,7 +68,7 @@ def test_sequences_that_are_brought_push_others_out(monkeypatch: pytest.MonkeyPa
         if decodes:
             far = self.residency.far
             due = {request: far[request] - (request in leaving) for request in self.batch.offset}
-            assert dict(self.readers.reading) == {request: blocks for request, blocks in due.items() if blocks}
+            assert self.readers.of_step(True) == {request: blocks for request, blocks in due.items() if blocks}
             compared.append(any(due.values()))
         return found
 

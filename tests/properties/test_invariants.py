@@ -54,6 +54,22 @@ def test_invariants_hold(world: World):
     holds(world)
 
 
+@settings(max_examples=60)
+@given(world=worlds(far=True, broken=True, policies=True))
+def test_invariants_hold_under_kv_policies(world: World):
+    """Far blocks of which a step reads a part, or less often than once, or more. Would catch: parts that do not add up over
+    layers, shares of requests that are not the whole, more kept near than L1 holds."""
+    holds(world)
+
+
+@pytest.mark.slow
+@settings(max_examples=500)
+@given(world=worlds(far=True, broken=True, policies=True))
+def test_invariants_hold_under_kv_policies_more(world: World):
+    """The same, more of them."""
+    holds(world)
+
+
 @pytest.mark.slow
 @settings(max_examples=500)
 @given(world=worlds(far=True, broken=True))

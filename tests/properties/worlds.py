@@ -89,11 +89,47 @@ FAULT = st.builds(
     ]),
     MOMENT, st.sampled_from([{}, {"for": "1 ms"}, {"for": "20 ms"}]), st.sampled_from([{}, {"on_loss": "abort"}]),
 )  # fmt: skip
+LAYOUTS = st.sampled_from([
+    {"all": {"kind": "full", "kv_scale": 0.3}},
+    {"a": {"share": 0.5, "sink": "4 tokens", "kind": "window", "window": "30 tokens"}, "b": {"share": 0.5}},
+    {"a": {"share": 0.75, "kind": "window", "window": "20 tokens", "fraction": 0.2}, "b": {"share": 0.25, "run_every": 4}},
+    {"a": {"share": 0.5, "kind": "ssm", "state": "24 KiB"}, "b": {"share": 0.5, "tokens_per_entry": 4}},
+])  # fmt: skip
+POLICIES = st.dictionaries(
+    st.sampled_from(["kv.layout", "kv.hbm_codec", "kv.retention", "kv.selection", "kv.loop"]),
+    st.integers(0, 3),
+    min_size=1,
+    max_size=3,
+)
+CHOICES: dict[str, list[dict[str, Any]]] = {
+    "kv.hbm_codec": [
+        {"ratio": 2.2}, {"k_bits": 2, "v_bits": 2, "group": 32, "meta_bits": 32},
+        {"k_bits": 4, "v_bits": 2, "residual": "20 tokens"},
+        {"by_age": {"new": {"older_than": "0 tokens", "bits": 16}, "old": {"older_than": "25 tokens", "bits": 4}}},
+    ],
+    "kv.retention": [
+        {"keep": 0.5, "window": "16 tokens"}, {"keep": 0.3}, {"keep": 0.5, "when": "prefill_end"}, {"prompt_scale": 0.6},
+    ],
+    "kv.selection": [
+        {"v_fraction": 0.3}, {"k_fraction": 0.5, "stage": "both"},
+        {"kind": "budget", "tokens": "30 tokens", "stage": "both", "v_fraction": 0.5},
+        {"kind": "budget", "tokens": "7 tokens", "k_fraction": 0.9},
+    ],
+    "kv.loop": [
+        {"kind": "speculative", "draft": 3, "acceptance": [0.9, 0.5, 0.1], "draft_cost": 0.1},
+        {"kind": "parallel_workers", "workers": 3, "steps_scale": 0.5},
+        {"kind": "block_diffusion", "steps_scale": 1.7, "recompute": 0.1},
+        {"kind": "denoise", "steps_scale": 0.4, "recompute": 0.0},
+    ],
+}  # fmt: skip
 
 
 @st.composite
-def worlds(draw: st.DrawFn, far: bool | None = None, broken: bool = False) -> tuple[dict[str, Any], Rows]:
-    """(settings, requests); `far`: with a pool or without, else either; `broken`: with faults in some."""
+def worlds(
+    draw: st.DrawFn, far: bool | None = None, broken: bool = False, policies: bool = False
+) -> tuple[dict[str, Any], Rows]:  # fmt: skip
+    """(settings, requests); `far`: with a pool or without, else either; `broken`: with faults in some; `policies`: beside a
+    pool, with KV policies."""
     settings: dict[str, Any] = {"scheduler": draw(SCHEDULER)}
     tokens = draw(st.sampled_from([16, 16, 16, 8, 48]))  # of a block; tiers below are in blocks
     settings["kv.block"] = f"{tokens} tokens"
@@ -120,4 +156,13 @@ def worlds(draw: st.DrawFn, far: bool | None = None, broken: bool = False) -> tu
         settings["kv.codec"] = codec
     if broken and draw(st.integers(0, 2)) == 0:
         settings["faults"] = draw(st.lists(FAULT, min_size=1, max_size=2))
-    return settings, draw(ROWS)
+    rows = draw(ROWS)
+    if policies:  # which need no page's name
+        if selection == "pages":
+            del settings["kv.selection"]
+        settings["kv.placement"] = {"eviction": draw(st.sampled_from(["split", "lru"]))}
+        if settings["prefetch"]["predictor"] == "history":
+            settings["prefetch"] = {"predictor": "next_layer", "depth": 2}
+        for name, which in draw(POLICIES).items():
+            settings[name] = {"groups": draw(LAYOUTS)} if name == "kv.layout" else CHOICES[name][which]
+    return settings, rows

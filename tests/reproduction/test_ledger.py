@@ -6,10 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.figures.style import COLUMN, PAGE
-from analysis.reproduction import atlas, capacity, compression, scaling, serving, world
+from analysis.reproduction import advice, atlas, capacity, compression, scaling, serving, world
 from analysis.reproduction.claim import Claim, Finding, Regime, largest
 from analysis.reproduction.ledger import ledger, write
 from analysis.reproduction.text import content
@@ -127,11 +129,65 @@ def test_atlas_of_a_small_model_and_a_large_context() -> None:
     Would catch: a way that is run with another load, a winner against nothing.
     """
     small = atlas.System("7B, all heads", "llama-2-7b", "h100-80gb-sxm", 1)
-    wanted = [atlas.Cell(small, context, "sparse", "pcie-gen5-x16", way) for context in (2048, 131072) for way in atlas.WAYS]
-    found = atlas.advice(atlas.atlas(lambda done, text: None, wanted, jobs=1))
-    short = found[found["context_tokens"] == 2048].iloc[0]
-    assert (short["fastest"], short["cheapest"], short["pool_gain"], short["host_gain"]) == ("gpu_only", "gpu_only", 1.0, 1.0)
-    assert found[found["context_tokens"] == 131072].iloc[0]["pool_gain"] == float("inf")
+    ways = [way for way in atlas.WAYS if way != "prefix"]
+    wanted = [atlas.Cell(small, context, "sparse", "pcie-gen5-x16", way) for context in (2048, 131072) for way in ways]
+    found = advice.advice(atlas.atlas(lambda done, text: None, wanted, jobs=1))
+    short, long = (found[found["context_tokens"] == context].iloc[0] for context in (2048, 131072))
+    assert (short["fastest"], short["pool_gain"], short["host_gain"]) == ("gpu_only", 1.0, 1.0)
+    assert short["pool_value"] < short["host_value"] < 1.0 and short["pool_share"] == 0.0  # what is not used still costs
+    assert long["pool_gain"] == float("inf") and 0.0 < long["pool_value"] < 1.0  # one GPU cannot hold it, two can
+    assert long["cheapest"] == "more_gpus"
+
+
+def test_more_gpus_at_equal_cost() -> None:
+    """The value is tokens per dollar over the best of GPUs, and a board at the price that is said to be level is level.
+
+    By hand: 10 and 12 tokens per dollar of GPUs alone and twice as many, 8 of the pool, of whose 125 USD per million tokens
+    100 are boards of 1,000 USD; level at 83.3 USD, so boards of 583 USD. Would catch: a comparison with the dearer GPUs.
+    """
+
+    def row(way: str, rate: float, usd: float, boards: float = 0.0) -> dict[str, object]:
+        same = {"model": "m", "context_tokens": 1, "reads": "dense", "link": "pcie-gen4-x16", "pool_share": 0.5}
+        return same | {
+            "way": way, "output_tokens_per_s": rate, "usd_per_million_output_tokens": usd, "board_usd": 1000.0 * (boards > 0),
+            "boards_usd_per_million": boards,
+        }  # fmt: skip
+
+    ways = [
+        row("gpu_only", 1.0, 100.0),
+        row("more_gpus", 3.0, 1000 / 12),
+        row("host", 0.5, 200.0),
+        row("pool", 2.0, 125.0, 100.0),
+    ]
+    (found,) = advice.advice(pd.DataFrame(ways)).to_dict("records")
+    assert (found["fastest"], found["cheapest"], found["pool_gain"]) == ("pool", "more_gpus", 2.0)
+    assert found["pool_value"] == pytest.approx(8 / 12) and found["host_value"] == pytest.approx(5 / 12)
+    assert found["board_worth_usd"] == pytest.approx(1000 * (1 - (125 - 1000 / 12) / 100))
+
+
+def test_the_tensors_move_ledger_and_atlas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values that repeat compress further: the ratio, what follows from it, and a cell of the atlas that is short of
+    pool all rise. Would catch: a ratio that is typed in.
+    """
+    sparse = atlas.Cell(atlas.SYSTEMS[0], 131072, "sparse", "cxl-3.0-x16", "pool")
+    usual, held = sparse.row()["mean_batch"], capacity.claims(Runs(), 4)[1].measured.value
+    ratio = compression.claims(Runs(), 1)[0].measured.value
+    tensor = np.load(world.TENSOR)
+    tensor[..., : tensor.shape[-2] // 2, :] = 0  # of the tokens
+    changed = tmp_path / world.TENSOR.name
+    np.save(changed, tensor)
+    known = world.scenario
+
+    def other(*settings: str, file: str = world.SERVING):  # type: ignore[no-untyped-def]
+        return known(*(one.replace(str(world.TENSOR), str(changed)) for one in settings), file=file)
+
+    for module in (world, capacity):
+        monkeypatch.setattr(module, "scenario", other)
+    monkeypatch.setattr(compression, "TENSORS", tmp_path)
+    monkeypatch.setattr(atlas, "TENSOR", changed)
+    assert compression.claims(Runs(), 1)[0].measured.value > 1.2 * ratio
+    assert capacity.claims(Runs(), 4)[1].measured.value > 1.1 * held
+    assert sparse.row()["mean_batch"] > 1.1 * usual
 
 
 @pytest.mark.slow

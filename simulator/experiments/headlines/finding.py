@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,7 +20,7 @@ CHUNK = 8192  # tokens of a prompt in a step
 class Finding:
     system: str
     metric: str  # as in the catalogue
-    simulated: float | None  # in the unit of the headline; None: the conditions do not suffice
+    simulated: float | tuple[float, float]  # in the unit of the headline; two: over a range of what was not stated
     assumed: str  # conditions that the sources do not state
     why: str
     number: int = 0  # of several headlines with the same metric
@@ -34,6 +35,7 @@ class World:
     sizes: Geometry
     weights: float  # bytes, all GPUs
     block: float  # bytes of a block of KV memory
+    price: float  # USD: the GPUs and a host
 
     def decode(self, batch: int, context: int, shared: int = 0) -> float:
         """Seconds of a step of `batch` equal sequences, of which the first `shared` tokens are common."""
@@ -62,6 +64,21 @@ class World:
         """Sequences of that length that KV memory holds."""
         return self.sizes.l1_blocks // self.sizes.blocks(context)
 
+    def longest(self) -> int:
+        """Tokens of the longest sequence that KV memory holds."""
+        low, high = 0, 2 * self.sizes.l1_blocks * self.sizes.block_tokens
+        while self.sizes.blocks(high) <= self.sizes.l1_blocks:
+            high *= 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.sizes.blocks(middle) <= self.sizes.l1_blocks else (low, middle)
+        return low
+
+    def throughput(self, context: int) -> float:
+        """Tokens/s of decode at full memory."""
+        batch = self.fits(context)
+        return batch / self.decode(batch, context)
+
     def held(self, batch: int, context: int) -> float:
         """Bytes of weights and KV."""
         return self.weights + batch * self.sizes.blocks(context) * self.block
@@ -79,7 +96,14 @@ def world(model: str, gpu: str, *settings: str, count: int = 1) -> World:
     }
     resolved = Scenario.from_dict(document, ".", set=settings).resolved
     sizes, gpus = geometry(resolved), resolved.gpus
-    return World(PolicySteps(resolved), sizes, resolved.weights_per_gpu * gpus.count, sizes.block_bytes)
+    price = gpus.count * gpus.gpu.price + resolved.cost.host_price
+    return World(PolicySteps(resolved), sizes, resolved.weights_per_gpu * gpus.count, sizes.block_bytes, price)
+
+
+def over(values: Iterable[float]) -> tuple[float, float]:
+    """The range of what a scan gives."""
+    found = list(values)
+    return min(found), max(found)
 
 
 def factor(value: float) -> str:

@@ -1,11 +1,12 @@
-"""Layouts: DuoAttention, MoA, Apriel-H1, TPLA."""
+"""Layouts: DuoAttention, MoA, Apriel-H1, TPLA, Block Transformer, CCA, SQA."""
 
 from __future__ import annotations
 
-from simulator.experiments.headlines.finding import Finding, factor, world
+from simulator.experiments.headlines.finding import Finding, factor, over, world
 
 MHA = ("llama-2-7b", 0.25)
 GQA = ("llama-3-8b", 0.5)
+LONG = (100_000, 320_000)  # tokens of the prompts of their README
 
 
 def duoattention() -> list[Finding]:
@@ -23,7 +24,53 @@ def duoattention() -> list[Finding]:
         speed = plain.decode(1, longest) / duo.decode(1, longest)
         why = f"attention reads {share:g} of the bytes, the rest of the step is as before; a second kernel is not counted"
         found.append(Finding("duoattention", "decode speedup", speed, context, why, part=part))
+        long = LONG[part]
+        gain = plain.prompt(long) / duo.prompt(long)
+        why = "windows of the streaming heads save their part of the attention; projections and MLP stay"
+        where = f"{model} on one A100 80 GB, a prompt of {long:,} tokens"
+        found.append(Finding("duoattention", "prefill speedup", gain, where, why, part=part))
+    packed = world(
+        GQA[0], "a100-80gb-sxm", "kv.system=duoattention", "model.weights=int8",
+        "kv.hbm_codec={k_bits: 4, v_bits: 4, group: 128, meta_bits: 32}",
+    )  # fmt: skip
+    why = "8-bit weights and half of the heads in 4 bits with scales fill HBM; activations of so long a prompt take more"
+    where = f"{GQA[0]} on one A100 80 GB, half of the heads full, scales and zeros for groups of 128"
+    found.append(Finding("duoattention", "context", packed.longest() / 1e6, where, why))
     return found
+
+
+def block_transformer() -> list[Finding]:
+    """At full memory, the same number of parameters; equal perplexity asks for more of them, which takes some of the gain."""
+    contexts = (2048, 8192)
+    plain, block = (world("llama-3.2-1b", "h100-80gb-sxm", f"kv.system={name}") for name in ("none", "blocktransformer"))
+    gains = over(block.throughput(context) / plain.throughput(context) for context in contexts)
+    where = f"llama-3.2-1b on one H100, contexts of {contexts[0]:,} and {contexts[1]:,}, full memory, as many parameters"
+    why = "an eighth of the KV, so eight times the batch, and half of the layers run every fourth token"
+    return [Finding("blocktransformer", "throughput", gains, where, why)]
+
+
+def cca() -> list[Finding]:
+    """A prompt of 16,384 tokens with KV for all heads, attention FLOPs falling with the compression of the queries."""
+    scales, prompt = (0.5, 0.25, 0.125), 16384
+    plain = world("llama-2-7b", "h100-80gb-sxm").prompt(prompt)
+    asked = (f"kv.layout.groups.latent.flops_scale={scale}" for scale in scales)
+    gains = over(plain / world("llama-2-7b", "h100-80gb-sxm", "kv.system=cca", one).prompt(prompt) for one in asked)
+    where = f"llama-2-7b on one H100, a prompt of {prompt:,}; attention FLOPs of a half to an eighth, as that is not stated"
+    why = "attention is a smaller part of a prompt of this model than of the unnamed one; smaller projections are not counted"
+    return [Finding("cca", "prefill latency reduction", gains, where, why)]
+
+
+def sqa() -> list[Finding]:
+    """Prompts, which are bound by compute, with a half and a quarter of the query heads."""
+    model, prompts, heads = "llama-2-7b", (32_768, 200_000), (0.5, 0.25)
+    plain = world(model, "a100-80gb-sxm")
+    few = [world(model, "a100-80gb-sxm", "kv.system=sqa", f"kv.layout.query_heads={one}") for one in heads]
+    gains = over(plain.prompt(prompt) / one.prompt(prompt) for one in few for prompt in prompts)
+    where = (
+        f"{model} on one A100, prompts of 32K and 200K, a half and a quarter of the query heads, as the variant is not stated"
+    )
+    why = "FLOPs of attention fall with the heads; at 200K they are most of a prompt, at 32K half of it"
+    return [Finding("sqa", "throughput", gains, where, why)]
 
 
 def moa() -> list[Finding]:
@@ -74,4 +121,4 @@ def tpla() -> list[Finding]:
     return found
 
 
-CHECKS = (duoattention, moa, apriel_h1, tpla)
+CHECKS = (duoattention, moa, apriel_h1, tpla, block_transformer, cca, sqa)

@@ -64,6 +64,11 @@ class Curve:
         """What it is beyond `slope` * n."""
         return Curve(tuple(term for term in self.terms if term[0] < inf), self.constant)
 
+    @property
+    def limit(self) -> float:
+        """What f comes to for long contexts, where it stops growing."""
+        return self.constant + sum(slope * cap for cap, slope in self.terms)
+
     def __add__(self, other: Curve) -> Curve:
         return Curve.of((*self.terms, *other.terms), self.constant + other.constant)
 

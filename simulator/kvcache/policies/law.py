@@ -32,7 +32,7 @@ def stored(policies: Policies, model: Model, block_tokens: int) -> Curve:
     """Dense tokens that the KV and states of a sequence take; of a window of the model, the blocks that it touches."""
     found = []
     for group in layout.held_of(policies.layout, model, block_tokens):
-        held = layout.entries(group, _kept(policies, group))
+        held = layout.entries(group, kept(policies, group))
         tokens = codec.cost(policies.codec, held, group.kv_scale, raw=codec.raw_bits(model))
         state = Curve(constant=group.state / model.kv_bytes_per_token_layer)
         found.append((tokens.times(1.0 + policies.reading.index_stored) + state).times(group.share))
@@ -46,7 +46,7 @@ def read(policies: Policies, chosen: Selection, model: Model, memory: float, com
     touched = selection.bytes_of(policies.reading)
     found = []
     for group in layout.groups_of(policies.layout, model):
-        tokens = layout.entries(group, _kept(policies, group))
+        tokens = layout.entries(group, kept(policies, group))
         each = group.kv_scale * touched * memory / token
         floor = group.flops_scale * policies.layout.query_heads * touched * compute / token
         chosen_tokens = selection.read(chosen, model.layers, tokens)
@@ -57,7 +57,7 @@ def read(policies: Policies, chosen: Selection, model: Model, memory: float, com
     return total(found)
 
 
-def _kept(policies: Policies, group: LayoutGroup) -> Curve:
+def kept(policies: Policies, group: LayoutGroup) -> Curve:
     """Tokens of a sequence that exist in a group."""
     window, alive = layout.kept(group), retention.kept(policies.retention)
     return _through(window, alive) if policies.layout.groups else _through(alive, window)
