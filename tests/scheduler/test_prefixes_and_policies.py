@@ -17,7 +17,12 @@ from simulator.kvcache.prefix import PrefixCache
 from simulator.scheduler.policy_steps import PolicySteps
 from simulator.workload.prefix_ids import block_ids, fits, thinned_ids
 from simulator.workload.requests import HashIds, Requests
+from simulator.workload.synthetic import build
 from tests.analytic.test_policy_runs import scenario
+from tests.properties.small import BLOCK
+from tests.scheduler.test_parked import STREAMS, TURNS, world
+from tests.scheduler.test_parked import hits as parked_hits
+from tests.scheduler.test_parked import run as run_parked
 
 PREFIX = "kv.sharing={kind: prefix}"
 KIVI = "kv.hbm_codec={k_bits: 2, v_bits: 2, group: 32, meta_bits: 32, residual: 128 tokens}"  # 3/16 of what is older
@@ -102,11 +107,12 @@ def test_an_unbounded_cache_hits_as_without_policies(policy: str) -> None:
 
 @pytest.mark.parametrize("policy", [KIVI, "kv.retention={keep: 0.5, window: 64 tokens}", HALF, "kv.system=hydragen"])
 @pytest.mark.parametrize("blocks", [200, 230])
-def test_tight_caches_keep_their_accounts(policy: str, blocks: int) -> None:
+@pytest.mark.parametrize("preemption", ["recompute", "swap_host"])
+def test_tight_caches_keep_their_accounts(policy: str, blocks: int, preemption: str) -> None:
     """Preemptions and evictions under all checks; runs of steps are their single steps. Catches blocks that a sequence has
     besides and that nobody gives back, and claims that count shared blocks twice."""
     requests = conversations(count=12, gap=0.05)
-    whole = scenario(PREFIX, policy, f"kv.blocks={blocks}").resolved
+    whole = scenario(PREFIX, policy, f"kv.blocks={blocks}", f"scheduler.preemption={preemption}").resolved
     ends = []
     for coalesce in (True, False):
         found = Simulation(whole, requests, coalesce=coalesce, check=True)
@@ -202,3 +208,41 @@ def test_explain_says_the_same_of_memory() -> None:
     assert len(said) == 2 and said[0] == said[1]
     read: Any = [found["roofline"]["kv_bytes_per_token"] for found in bounds]
     assert read[0] == pytest.approx(read[1]) and bounds[0]["batch"] == bounds[1]["batch"]
+
+
+CODECS: dict[str, dict[str, Any]] = {
+    "half": {"k_bits": 8, "v_bits": 8},
+    "KIVI": {"k_bits": 2, "v_bits": 2, "group": 32, "meta_bits": 32, "residual": "128 tokens"},
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_parked_blocks_come_back_as_they_are_stored(name: str) -> None:
+    """11 blocks of a prompt from L3, on demand: every layer waits for the latency and its part of 11 pages. Both compute
+    the same. Catches parked blocks that cross at 16 bits, or newest tokens that are parked whole."""
+    settings: dict[str, Any] = {"workload__synthetic": TURNS | {"requests": 2}, "kv__hbm_codec": CODECS[name]}
+    near = run_parked(world(l1=400, **settings))
+    far = run_parked(world(l1=400, kv__sharing={"kind": "prefix", "demote_after": "1 ms"}, **settings))
+    assert (parked_hits(near), parked_hits(far)) == ((11, 0, 0), (0, 0, 11))
+    simulation = Simulation(world(l1=400, **settings).resolved, build(world().resolved.workload, *STREAMS))
+    assert simulation.far is not None
+    path, page = simulation.far.path, simulation.geometry.layer_bytes
+    assert page == (0.5 if name == "half" else 3 / 16) * BLOCK / simulation.geometry.layers
+    extra = simulation.geometry.layers * (path.read_latency + 11 * page / path.read_rate)
+    assert far.columns["ttft_s"][1] - near.columns["ttft_s"][1] == pytest.approx(extra, rel=1e-9)
+
+
+def test_a_pool_parks_twice_as_much_at_half_the_bytes() -> None:
+    """L1 and L3 of half the blocks each: the same hits in every tier. Catches one of the tiers counted at 16 bits."""
+    half = {"kv__hbm_codec": CODECS["half"]}
+    assert parked_hits(run_parked(world(20, 15, **half))) == parked_hits(run_parked(world(40, 30)))
+
+
+def test_thinned_sequences_beside_a_pool_of_prefixes() -> None:
+    """Retention and drafts, in L1 and parked, keep all accounts. Catches blocks besides that are parked or come back."""
+    more: dict[str, Any] = {
+        "kv__retention": {"keep": 0.5, "window": "32 tokens"},
+        "kv__loop": {"kind": "speculative", "draft": 20, "acceptance": 0.8},
+    }
+    found = run_parked(world(24, 300, **more))
+    assert sum(parked_hits(found)) == 88 and found.summary["requests"]["finished"] == 16
