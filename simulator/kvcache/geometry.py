@@ -48,6 +48,7 @@ class Geometry:
     most_blocks: int = 0  # of one sequence; 0: as many as it has tokens
     near_blocks: int = 1  # of each sequence that are always in L1, if it has so many
     stored: Curve | None = None  # dense tokens whose memory a sequence takes; None: its own
+    relative: float = 1.0  # bytes of a block to those of as many tokens of the model's own KV
     beside: Curve | None = None  # tokens of blocks that a sequence takes beside its own; None: none
 
     @property
@@ -58,6 +59,15 @@ class Geometry:
     @property
     def block_bytes(self) -> float:
         return self.layer_bytes * self.layers
+
+    @property
+    def token_bytes(self) -> float:
+        """A token of the model's own KV, all layers and ranks."""
+        return self.block_bytes / self.block_tokens / self.relative
+
+    def dense_tokens(self, blocks: int) -> float:
+        """Tokens of the model's own KV that take so many blocks."""
+        return blocks * self.block_tokens * self.relative
 
     def blocks(self, tokens: int) -> int:
         """Blocks that hold `tokens` tokens of one sequence."""
@@ -131,5 +141,6 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
         most_blocks=most,
         near_blocks=near_blocks,
         stored=None if stored_as == IDENTITY else stored_as,
+        relative=small,
         beside=None if beside == Curve() else beside,
     )
