@@ -229,6 +229,8 @@ def check_run(measured: Measured) -> None:
     simulation, columns = measured.simulation, measured.columns
     invariants.check_requests(columns)
     invariants.check_attribution(columns)
+    if simulation.tenants is not None:
+        simulation.tenants.check(len(measured.parts))
     for part, held in zip(measured.parts, measured.held):
         own = part.columns
         prompt, elsewhere = own["input_tokens"], 0

@@ -163,9 +163,9 @@ def _tenants(
     """A row a tenant: its requests, and what crossed the fabric for them."""
     names, number = [one.name for one in simulation.scenario.tenants], simulation.tenant
     found = classes.by_name(columns, names, number, met, makespan)
-    if simulation.tenants is not None:
-        for name, row in zip(names, classes.on_fabric(columns, number, simulation.tenants.crossed), strict=True):
-            found[name] |= row
+    if (used := simulation.tenants) is not None:
+        crossed = classes.on_fabric(columns, number, used.crossed, used.swapped, used.throttled)
+        found = {name: row | more for (name, row), more in zip(found.items(), crossed, strict=True)}
     return found
 
 

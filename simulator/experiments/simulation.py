@@ -106,7 +106,7 @@ class Simulation:
         share = retention.prompt_share(scenario.kv.policies.retention)
         work = work_of(requests, scenario.kv.block_tokens, *named, scenario.kv.reuse.partial, share)
         recorder = Recorder(len(requests))
-        self.tenants = Tenants(work.tenant, scenario.tenants) if scenario.tenants else None
+        self.tenants = Tenants(self.env, work.tenant, scenario.tenants) if scenario.tenants else None
         self.frontend: Frontend | None = None
         if not scenario.cluster.groups:
             self.servers = [server(self.env, scenario, work, recorder, coalesce, check, far_memory)]
@@ -123,6 +123,8 @@ class Simulation:
         every = [(group, scenario.of(group)) for group in groups for _ in range(group.count)]
         shares = scenario.pool is not None and scenario.cluster.pool_shared
         fabric = self._fabric([own for _, own in every], shares, check)
+        if self.tenants is not None:
+            self.tenants.on(fabric.fabric)
         prompts = sum(group.count for group in groups if group.role == "prefill")
         # where prompts are computed elsewhere, each kind of replica has requests and records of its own
         of_prompts = replace(work, output=[1] * len(work.output)) if prompts else work
