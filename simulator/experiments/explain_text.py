@@ -100,6 +100,7 @@ def _fault(fault: dict[str, Any]) -> list[str]:
 
 def _bounds(bounds: dict[str, Any]) -> list[list[str]]:
     rows = [["batch", f"{bounds['batch']:.0f}", f"of {bounds['context_tokens']:.0f} tokens"]]
+    rows += [[f"a sequence: {name}", *row] for name, *row in _pairs(bounds["sequence"]) if row != ["-"]]
     for name, rate in bounds["decode_tokens_per_s"].items():
         mark = "<- bound" if name == bounds["decode_bound_by"] else ""
         rows.append([f"decode by {name}", _human(rate, "tokens/s"), mark])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simpy
 
 from simulator.errors import InputError
 from simulator.experiments.run import RunResult, run_scenario
@@ -111,9 +112,10 @@ def test_a_step_of_several_has_their_mean_weight() -> None:
 
     Would catch: a mean over tenants or requests instead of bytes.
     """
-    mixed = Tenants([0, 1], [Tenant("x", 1, 2), Tenant("y", 1, 1)])
+    env = simpy.Environment()
+    mixed = Tenants(env, [0, 1], [Tenant("x", 1, 2), Tenant("y", 1, 1)])
     assert mixed.mean_share({0: 3, 1: 1}) == 0.875
-    assert Tenants([0, 1], [Tenant("x", 1, 0.3), Tenant("y", 1, 0.3)]).mean_share({0: 3, 1: 7}) == 1.0
+    assert Tenants(env, [0, 1], [Tenant("x", 1, 0.3), Tenant("y", 1, 0.3)]).mean_share({0: 3, 1: 7}) == 1.0
 
 
 def test_bytes_by_tenant_are_all_bytes() -> None:
@@ -142,8 +144,10 @@ def test_replicas_serve_their_tenants_in_turn() -> None:
 
 
 def test_what_is_resolved_loads_again() -> None:
-    """Would catch: tenants of a group that `scenario.resolved.yaml` leaves out or writes in another way."""
-    resolved = scenario({"workload.synthetic": ONE} | APART | WEIGHTED).resolved
+    """Would catch: tenants of a group, or a budget, that `scenario.resolved.yaml` leaves out or writes in another way."""
+    budgets = {"tenants": [{"name": "x", "bandwidth": "20 MB/s"}, {"name": "y", "bandwidth": "1 GB/s", "burst": "3 B"}]}
+    resolved = scenario({"workload.synthetic": ONE} | APART | budgets).resolved
+    assert [(one.bandwidth, one.burst) for one in resolved.tenants] == [(20e6, 2e6), (1e9, 3.0)]
     again = Scenario.from_dict(resolved.document, ".").resolved
     assert (again.cluster, again.tenants) == (resolved.cluster, resolved.tenants)
     assert [group.tenants for group in again.cluster.groups] == [("x",), ("y",), ()]
@@ -155,9 +159,17 @@ def test_what_is_resolved_loads_again() -> None:
         ({"cluster.groups": [{"tenants": ["x", "yy"]}, {"name": "b"}]}, "'yy' is not one of the tenants.*did you mean 'y'"),
         ({"cluster.groups": [{"tenants": ["x"]}, {"name": "b", "tenants": ["x"]}]}, "no group serves tenant 'y'"),
         ({"cluster.groups": [{"tenants": []}, {"name": "b"}]}, "a group that serves nobody"),
+        ({"tenants": [{"name": "x"}, {"name": "y", "bandwidth": "1 GB/s"}]}, "tenants.1.bandwidth: nothing crosses a fabric"),
+        ({"cluster.replicas": 2, "tenants": [{"name": "x", "bandwidth": "1 GB/s"}]}, "nothing crosses a fabric here"),
+        ({"tenants": [{"name": "x", "burst": "1 GB"}]}, "tenants.0.burst: burst is of a tenant with a bandwidth"),
+        (
+            pool(10, 60) | {"kv.placement.eviction": "lfu", "tenants": [{"name": "x", "bandwidth": "1 GB/s"}]},
+            "bandwidth beside pages by identity.*write kv.placement.eviction: split",
+        ),
     ],
 )
 def test_groups_and_tenants_have_to_agree(settings: dict[str, Any], message: str) -> None:
-    """Would catch: a request that no replica may take, which would end in a traceback; a name that is not there."""
+    """Would catch: a request that no replica may take, which would end in a traceback; a name that is not there; a budget that
+    nothing is charged to."""
     with pytest.raises(InputError, match=f"(?s){message}"):
         scenario({"workload.synthetic": ONE} | WEIGHTED | settings)
