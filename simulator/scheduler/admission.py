@@ -104,7 +104,7 @@ class AdmittingReplica(Replica):
         sent = 0
         while self.resuming:
             request = self.queue[0]
-            entry, growing = self._entry(request), len(self.batch.starting()) + 1  # blocks that the next step may start
+            entry, growing = self._entry(request), self.batch.new_blocks(1) + 1  # blocks that the next step may start
             if entry is None or self.residency.claimed + entry[0] + growing * bool(self.running) > self.reachable:
                 return sent
             self.queue.popleft()
