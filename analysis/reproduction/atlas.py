@@ -160,7 +160,7 @@ class Cell:
         resolved = self.scenario(MOST).resolved
         tokens = resolved.l1_per_gpu / resolved.block_bytes_per_gpu * resolved.kv.block_tokens
         fit = max(1.0, tokens / self.context)
-        return sorted({round(times * fit) for times in BEYOND if times * fit < most}, reverse=True)
+        return sorted({int(times * fit) for times in BEYOND if times * fit < most}, reverse=True)
 
     def _run(self, batch: int) -> dict[str, Any]:
         scenario = self.scenario(batch)

@@ -173,6 +173,7 @@ class Lru:
         self._total = 0  # blocks of all sequences
         self._scan = 0  # blocks that the last step read or wrote, as far as they still exist
         self._written = 0  # prompt blocks written since
+        self._returned = 0  # blocks of sequences that were not in the last scans and are in the next one
         self._home = 0  # pages with a home in L3
         self._layers = layers
         self._evicted = 0
@@ -198,6 +199,10 @@ class Lru:
     def reads_at_once(self, blocks: int) -> None:
         """Blocks that were just written are read by this very step: the scan has them once."""
         self._written -= blocks
+
+    def returns(self, blocks: int) -> None:
+        """A sequence that sat out of steps is read again: where not all fits, others have taken the place of these blocks."""
+        self._returned += blocks
 
     def grow(self, request: int) -> int:
         self._place(1)
@@ -230,7 +235,9 @@ class Lru:
         pinned = self.near * len(self.far)
         room = self.l1_blocks - pinned
         before, now = max(0, self._scan - pinned), max(0, blocks - pinned)
-        pages = [now if before * (layers - 1 - layer) + now * (layer + 1) > room * layers else 0 for layer in range(layers)]
+        back, self._returned = self._returned if self._total > self.l1_blocks else 0, 0
+        least = min(now, back)
+        pages = [now if before * (layers - 1 - layer) + now * (layer + 1) > room * layers else least for layer in range(layers)]
         missed = sum(pages)
         self._scan, self._written = blocks + self._written, 0
         self._evicted = max(0, missed - self._home)

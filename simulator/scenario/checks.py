@@ -199,7 +199,6 @@ def _parked(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
     refused = (
         (kv.selection.kind != "dense", "selected tokens", "write kv.selection.kind: dense"),
         (scenario.devices == "detailed", "detailed devices", "write devices: fluid"),
-        (bool(scenario.faults), "faults of the pool", "remove the faults"),
         (bool(scenario.model.window), f"the sliding window of {scenario.model.name}", "remove kv.sharing"),
     )
     for there, what, instead in refused:

@@ -78,6 +78,10 @@ def _source_of(source: Source, index: str, group: dict[str, Any]) -> Source:
     data = deepcopy(source.data)
     for name in ("groups", "replicas", "transfer", "routing"):
         data["cluster"].pop(name, None)
+    for tenant in data["tenants"] if isinstance(data.get("tenants"), list) else ():
+        if isinstance(tenant, dict):  # one replica may have no fabric
+            tenant.pop("bandwidth", None)
+            tenant.pop("burst", None)
     if isinstance(data["cluster"].get("kv_pool"), dict):
         data["cluster"]["kv_pool"].pop("shared", None)
     for fault in data["faults"] if isinstance(data.get("faults"), list) else ():

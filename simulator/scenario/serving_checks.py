@@ -53,6 +53,25 @@ def serving_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Sourc
         yield source.problem(("scheduler", "queue"), message, "write queue: fair")
     if steps.admission == "deadline" and all(one.ttft is None for one in classes):
         yield source.problem(("scheduler", "admission"), "deadline goes by ttft, and there is none", "write slo: {ttft: 2 s}")
+    yield from _budgets(scenario, source)
+
+
+def _budgets(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
+    """Tenants with a bandwidth: something has to cross a fabric, and be held back if need be."""
+    pool, cluster = scenario.pool, scenario.cluster
+    rules = [scenario.scheduler, *(group.scheduler for group in cluster.groups)]
+    swaps = any(one.preemption != "recompute" for one in rules)
+    transfers = source.has(("cluster", "transfer"))
+    for number, tenant in enumerate(scenario.tenants):
+        at: Where = ("tenants", str(number), "bandwidth")
+        if tenant.bandwidth == inf:
+            continue
+        if pool is None and not transfers and not swaps:
+            message = "nothing crosses a fabric here: there is no pool, no transfer of KV and no swap"
+            yield source.problem(at, message, "remove it, or add cluster.kv_pool")
+        if pool is not None and not swaps and scenario.kv.sharing != "prefix" and _by_identity(scenario):
+            message = "a bandwidth beside pages by identity (drawn ones, evictions but split and lru) is not modelled"
+            yield source.problem(at, message, "write kv.placement.eviction: split")
 
 
 def _by_identity(scenario: ScenarioResolved) -> bool:

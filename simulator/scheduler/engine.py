@@ -38,6 +38,7 @@ from simulator.scheduler.moments import At
 from simulator.scheduler.planning import PlannedReplica, StepPlan
 from simulator.scheduler.pricing import attention_beside, uneven
 from simulator.scheduler.shared import Room
+from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 
 Events = Generator[simpy.Event, None, None]
@@ -161,15 +162,16 @@ class Engine(PlannedReplica):
                 self.offer(arrivals.take())
             if self.room is not None:
                 self.room.lend(self)
+            self.heed()
             if self.running or self.queue:
                 before, present = self.clock, self.present
                 drawn = self.pages is not None and not self.policy.dense  # page sets change with every step
                 if self.faults is not None and self.faults.holds():
                     yield from self._wait(self.faults.next_at - self.clock)
-                elif self.room is not None and not self.running and not self.admits():
+                elif self.room is not None and not self.running and not self.over and not self.admits():
                     yield from self._sleep()  # others have the room that the head of the queue needs
                     self.clock = max(self.clock, self.env.now)
-                elif self.prefilling or drawn or self.admits() or (self.far is not None and self._unsettled(self.far)):
+                elif self._steps_singly(drawn):
                     yield from self._step()
                 else:
                     yield from self._run_of_steps()
@@ -192,6 +194,12 @@ class Engine(PlannedReplica):
                     self.clock = until
             else:
                 return
+
+    def _steps_singly(self, drawn: bool) -> bool:
+        """The next step is planned alone."""
+        if self.prefilling or drawn or self.over or self.admits():
+            return True
+        return self.far is not None and self._unsettled(self.far)
 
     def _unsettled(self, far: FarMemory) -> bool:
         """Steps read far pages, or wait for room in L2."""
@@ -218,8 +226,17 @@ class Engine(PlannedReplica):
 
     def _wait(self, duration: float) -> Events:
         """Stand still for so long: far pages are out of reach, or nobody that waits can enter."""
-        now, far = self.clock, self.far
-        assert far is not None and duration < inf
+        now = self.clock
+        assert duration < inf
+        self._stood(now, duration)
+        yield from self._pass(now + duration)
+        self.clock = self._known = now + duration
+
+    def _stood(self, now: float, duration: float) -> None:
+        """The replica stands still for so long, from `now` on."""
+        far = self.far
+        if far is None:
+            return
         if self.running:
             staged, residency = min(far.backlog, self.geometry.l2_bytes), self.residency
             totals = far.moved, far.sent, far.counts.useless
@@ -228,7 +245,19 @@ class Engine(PlannedReplica):
                 self._waiting.setdefault(request, now)
         else:
             far.quiet(duration)
-        yield from self._pass(now + duration)
+
+    def _wait_for_budgets(self, tenants: Tenants) -> Events:
+        """All that is here waits for the bucket of its tenant, or for room that such a sequence has; somebody may arrive."""
+        now, until = self.clock, min(tenants.ready(self.over), self.arrivals.next, self._next_change)
+        alarm = At(self.env, until, self.turn)
+        if self._fed:
+            self._sleeping = self.env.event()
+            yield self._sleeping | alarm
+            self._sleeping = None
+        else:
+            yield alarm
+        duration = max(0.0, self.env.now - now)
+        self._stood(now, duration)
         self.clock = self._known = now + duration
 
     def _run_of_steps(self) -> Events:
@@ -287,7 +316,10 @@ class Engine(PlannedReplica):
         model, now = self.model, self.clock
         plan = self.plan()
         if plan is None:
-            yield from self._pass(now)
+            if self.over and self.tenants is not None:
+                yield from self._wait_for_budgets(self.tenants)
+            else:
+                yield from self._pass(now)
             return
         tokens, kernels = plan.decodes + plan.tokens, (plan.decodes > 0) + bool(plan.work)
         compute, memory = attention_beside(self, plan)

@@ -71,6 +71,9 @@ def _record(
         size = reads.asked * replica.geometry.layer_bytes / sum(readers.values())
         if isinstance(replica.queue, Fair):
             replica.queue.reads((request, weight * size) for request, weight in readers.items())
+        if replica.tenants is not None:
+            wasted = 1.0 + reads.useless / reads.asked  # pages for nothing are charged to those the step was made for
+            replica.tenants.reads({request: weight * size * wasted for request, weight in readers.items()})
     replica.recorder.far.append(
         (run, step.duration, step.stall, step.codec, step.writeback, near, reads.asked, reads.demand, reads.in_time,
          reads.late, step.staged, step.dragged, step.predicting, *before)

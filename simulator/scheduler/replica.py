@@ -89,8 +89,11 @@ class Replica:
         self._waiting: dict[int, float] = {}
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
-        self.in_part = FarInPart(scenario, geometry) if far is not None and self.other is not None else None
+        in_part = far is not None and self.other is not None and not parks  # what was parked comes back whole
+        self.in_part = FarInPart(scenario, geometry) if in_part else None
         self.tenants: Tenants | None = None  # set where the scenario has any
+        self.over: frozenset[int] = frozenset()  # tenants that have to wait, as of the beginning of the step (`patience.py`)
+        self.sitting: dict[int, float] = {}  # decoding sequences that sit out of steps for that, since when
 
     @property
     def idle(self) -> bool:
@@ -223,6 +226,7 @@ class Replica:
             blocks = self._blocks_of(request) if self.prefixes is None else self.prefixes.own(request)
             if swap.takes(blocks):
                 swap.out(request, blocks)
+                self._swaps(request, blocks)
                 if self.prefixes is not None:
                     self.prefixes.leave(request)
         emitted = self._stop(request)
@@ -232,6 +236,10 @@ class Replica:
         self._release(request, again=True)
         self.queue.appendleft(request)
         self._queued_at[request] = self.clock
+
+    def _swaps(self, request: int, blocks: int) -> None:
+        if self.tenants is not None:
+            self.tenants.swaps(request, blocks * self.geometry.block_bytes)
 
     def abort(self, request: int) -> None:
         """A request that waits or runs ends here."""
@@ -258,6 +266,8 @@ class Replica:
             self._emitted[request] = self.output[request] - self.batch.remaining(request)
         elif request in self._held:
             self._last_token[request] = self._held.pop(request)
+        elif request in self.sitting:
+            self._last_token[request] = self.sitting.pop(request)
         return self._emitted.get(request, 0)
 
     def _release(self, request: int, again: bool) -> None:
