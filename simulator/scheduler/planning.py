@@ -232,7 +232,8 @@ class PlannedReplica(AdmittingReplica):
         if not decodes:
             far = blocks = 0
         elif not self.policy.dense and blocks:
-            share = self.context_read() / batch.context
+            read = self.context_read()
+            share = (read if self.other is None else self.other.dense_tokens(read)) / batch.context
             far, blocks = round(far * share), round(blocks * share)
         return self._past_of(pieces, far, blocks)
 
