@@ -150,7 +150,7 @@ def tiers_of(part: Part) -> together.Held:
     """Tier -> (capacity, bytes in use during each step)."""
     server, recorder, steps = part.server, part.recorder, part.steps
     geometry, pool = server.geometry, server.scenario.pool
-    curve = geometry.blocks_over if geometry.stored is not None else None
+    curve = geometry.blocks_over if geometry.curved else None
     blocks = blocks_by_step(recorder, steps, geometry.block_tokens, geometry.most_blocks, curve)
     block = geometry.block_bytes
     swap = server.engine.replicas[0].swap

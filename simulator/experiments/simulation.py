@@ -32,7 +32,7 @@ from simulator.scheduler.shared import Room, SharedFabric, SharedFar, far_crossi
 from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 from simulator.workload.labels import numbered
-from simulator.workload.prefix_ids import block_ids, fits
+from simulator.workload.prefix_ids import block_ids, fits, thinned_ids
 from simulator.workload.requests import Requests
 
 EVENTS_BETWEEN_LOOKS = 200
@@ -49,21 +49,25 @@ def labels_of(requests: Requests, scenario: ScenarioResolved) -> tuple[NDArray[n
 
 
 def work_of(
-    requests: Requests, block_tokens: int, kind: Sequence[int] = (), tenant: Sequence[int] = (), partial: bool = False
-) -> Work:
+    requests: Requests, block_tokens: int, kind: Sequence[int] = (), tenant: Sequence[int] = (), partial: bool = False,
+    share: float = 1.0,
+) -> Work:  # fmt: skip
     """The requests as the scheduler takes them; ids of blocks where the trace has them and one size is a multiple of the other;
-    `partial`: of the last, partial one of a prompt as well, where answers have none."""
+    `partial`: of the last, partial one of a prompt as well, where answers have none. With a `share` of each prompt's tokens in
+    the cache ids stand for fewer tokens; answers, which are whole there, are not found in prompts, where they are not."""
     ids, outputs, size = requests.hash_ids, requests.output_ids, requests.block_tokens
     prompt, output = requests.input_tokens.tolist(), requests.output_tokens.tolist()
 
     def of(request: int) -> list[int]:
         assert ids is not None
         found: list[int] = ids[request].tolist()
+        if share != 1.0:
+            return thinned_ids(found, share * size, block_tokens, prompt[request], partial)
         if outputs is not None:
             return block_ids(found + outputs[request].tolist(), size, block_tokens, prompt[request] + output[request])
         return block_ids(found, size, block_tokens, prompt[request], partial)
 
-    whole = ids is not None and fits(size, block_tokens)
+    whole = ids is not None and (share != 1.0 or fits(size, block_tokens))
     loop = requests.loop
     after, delay = (loop.after.tolist(), loop.delay.tolist()) if loop else ([], [])
     session = [] if requests.session is None else requests.session.tolist()
@@ -99,7 +103,8 @@ class Simulation:
         self.env = simpy.Environment()
         self.kind, self.tenant = labels_of(requests, scenario)
         named = self.kind.tolist() if scenario.slo.given else (), self.tenant.tolist() if scenario.tenants else ()
-        work = work_of(requests, scenario.kv.block_tokens, *named, scenario.kv.reuse.partial)
+        share = retention.prompt_share(scenario.kv.policies.retention)
+        work = work_of(requests, scenario.kv.block_tokens, *named, scenario.kv.reuse.partial, share)
         recorder = Recorder(len(requests))
         self.tenants = Tenants(self.env, work.tenant, scenario.tenants) if scenario.tenants else None
         self.frontend: Frontend | None = None

@@ -89,8 +89,8 @@ class Replica:
         self._waiting: dict[int, float] = {}
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
-        # what is fetched for a prompt is fetched whole, whatever its attention selects
-        self.in_part = FarInPart(scenario, geometry) if far is not None and self.other is not None and not parks else None
+        in_part = far is not None and self.other is not None and not parks  # what was parked comes back whole
+        self.in_part = FarInPart(scenario, geometry) if in_part else None
         self.tenants: Tenants | None = None  # set where the scenario has any
         self.over: frozenset[int] = frozenset()  # tenants that have to wait, as of the beginning of the step (`patience.py`)
         self.sitting: dict[int, float] = {}  # decoding sequences that sit out of steps for that, since when

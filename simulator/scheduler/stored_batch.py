@@ -1,4 +1,4 @@
-"""The sequences that decode together where a KV policy says how much memory each takes (`Geometry.stored`).
+"""The sequences that decode together where a KV policy says how much memory each takes (`Geometry.stored`, `.beside`).
 
 As `DecodeBatch`, but a sequence starts a block of memory when its KV fills another one, not every `block_tokens` steps:
 what is kept grows slower than the context, and differently for each length. So blocks come from the contexts of all members,
@@ -53,6 +53,6 @@ class StoredBatch(DecodeBatch):
 
 def batch_of(geometry: Geometry, window: int) -> DecodeBatch:
     """The decoding sequences of a replica; `window`: of the model, where `DecodeBatch` counts what it reads."""
-    if geometry.stored is not None:
+    if geometry.curved:
         return StoredBatch(geometry)
     return DecodeBatch(geometry.block_tokens, window, geometry.most_blocks)

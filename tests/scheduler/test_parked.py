@@ -206,7 +206,7 @@ def test_selection_beside_a_parked_prefix(selection: dict[str, Any]) -> None:
     Would catch: far reads cut to what decodes select, a selection that has no effect beside a pool.
     """
     chosen: dict[str, Any] = {"kv__selection": selection, "workload__synthetic": TURNS}
-    alone = {name: None for name in ("cluster.kv_pool", "kv.l2", "kv.codec", "kv.burst", "kv.placement", "prefetch")}
+    alone = dict.fromkeys(("cluster.kv_pool", "kv.l2", "kv.codec", "kv.burst", "kv.placement", "prefetch"))
     base = {
         "workload.synthetic": TURNS, **pool(400, 1000), "kv.sharing": {"kind": "prefix"}, "kv.selection": selection,
         "prefetch.predictor": "none", "kv.codec": "none", "kv.placement.eviction": "lru",
