@@ -35,7 +35,7 @@ class DecodeBatch:
         self._turns: list[tuple[int, bool, int, int]] = []  # heap: step, whether it is that of the blocks, member, its join
         self._join: dict[int, int] = {}  # member -> its join; turns of another are stale
         self._joins = 0
-        self._starting: list[dict[int, int]] = [{} for _ in range(block_tokens)]  # phase -> members, in order of joining
+        self._starting: list[dict[int, None]] = [{} for _ in range(block_tokens)]  # phase -> members, in order of joining
 
     def join(self, request: int, cached: int, steps: int) -> None:
         """A sequence with `cached` tokens of KV decodes for `steps` more steps (at least one)."""
@@ -59,7 +59,7 @@ class DecodeBatch:
         self._join[request] = self._joins
         if self._full(cached):
             return
-        self._starting[-offset % self.block_tokens][request] = 1
+        self._starting[-offset % self.block_tokens][request] = None
         self.filling += 1
         if self.most_blocks:
             heappush(self._turns, (self.most_blocks * self.block_tokens - offset, True, request, self._joins))
@@ -142,9 +142,13 @@ class DecodeBatch:
         """Steps that a member still has to do."""
         return self._end[request] - self.step
 
-    def starting(self) -> dict[int, int]:
-        """Members that start new blocks in the next step, and how many."""
+    def starting(self) -> dict[int, None]:
+        """Members that start a new block in the next step."""
         return self._starting[self.step % self.block_tokens]
+
+    def starts(self, request: int) -> int:
+        """Blocks that one of those members starts in it."""
+        return 1
 
     def new_blocks(self, steps: int) -> int:
         """Blocks that the members start in the next `steps` steps."""

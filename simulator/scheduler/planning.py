@@ -192,32 +192,29 @@ class PlannedReplica(AdmittingReplica):
         return sent
 
     def _grow_decoding(self) -> int:
-        """Give every sequence that starts a block one, preempting the worst where there is none. Blocks sent to L3."""
-        starting, residency, blocks = self.batch.starting(), self.residency, self.batch.new_blocks(1)
+        """Give every sequence the blocks that it starts, preempting the worst where there is none. Blocks sent to L3."""
+        batch, residency, needed = self.batch, self.residency, self.batch.new_blocks(1)
         claiming = self.spec.reserve != "full"
         room = residency.near_room()
         if claiming:
             room = min(room, residency.capacity() - residency.claimed)
-        if blocks <= room:
-            self.grow_near(blocks)
+        if needed <= room:
+            self.grow_near(needed)
             return 0
-        produced = 0
+        produced, starting = 0, batch.starting()
         for request in by_rank(self.queue, [one for one in self.running if one in starting]):  # the worst has not grown yet
-            count = starting[request]
-            while claiming and residency.claimed + count > residency.capacity() and request in self.batch.offset:
+            more = batch.starts(request) if request in batch.offset else 0
+            while claiming and residency.claimed + more > residency.capacity() and request in batch.offset:
                 self.preempt(by_rank(self.queue, self.running)[-1])
-            if request in self.batch.offset:
-                residency.claimed += count * claiming
-                sent = 0
-                for more in range(count):
-                    if self.geometry.near_blocks > 1 and isinstance(residency, Split):
-                        has = self._blocks_of(request) + more
-                        self._made_room(residency.keep_near(request, has, self._blocks_of_running))
-                    sent += residency.grow(request)
+            for _ in range(more if request in batch.offset else 0):
+                residency.claimed += claiming
+                if self.geometry.near_blocks > 1 and isinstance(residency, Split):
+                    self._made_room(residency.keep_near(request, self._blocks_of(request), self._blocks_of_running))
+                sent = residency.grow(request)
                 produced += sent
                 self._far_decoding += sent
                 if sent:
-                    self.readers.later[request] = sent
+                    self.readers.later[request] = self.readers.later.get(request, 0) + sent
         return produced
 
     def _far_reads(self, pieces: list[tuple[int, int]], leaving: int, decodes: int) -> tuple[int, int]:
@@ -238,7 +235,8 @@ class PlannedReplica(AdmittingReplica):
         if not decodes:
             far = blocks = 0
         elif not self.policy.dense and blocks:
-            share = self.context_read() / batch.context
+            read = self.context_read()
+            share = (read if self.other is None else self.other.dense_tokens(read)) / batch.context
             far, blocks = round(far * share), round(blocks * share)
         return self._past_of(pieces, far, blocks)
 
@@ -256,7 +254,7 @@ class PlannedReplica(AdmittingReplica):
     def _far_reads_in_part(self, part: FarInPart, pieces: list[tuple[int, int]], decodes: int) -> Reads:
         """The same where a step does not read all of the blocks that are far, with what of each crosses the fabric."""
         self.readers.begin()
-        leaving, batch = self.readers.later, self.batch  # what leaves is read from HBM once more
+        leaving, batch = self.readers.later, self.batch  # blocks that leave are read from HBM once more
         self._note_readers(pieces)
         far, contexts = [], self.decoding_contexts() if decodes else np.zeros(0, np.int64)
         if decodes:
@@ -277,6 +275,6 @@ class PlannedReplica(AdmittingReplica):
             far = residency.far
             for request, _ in pieces:
                 readers.prompt(request, far.get(request, 0))
-            leaving = readers.later  # read from HBM once more
+            leaving = readers.later  # these are read from HBM once more
             weights = [(one, far[one] - leaving.get(one, 0) if one in batch.offset else 0) for one in readers.changed()]
         readers.decode(weights)

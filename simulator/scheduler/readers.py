@@ -19,9 +19,9 @@ class Readers:
     def __init__(self, recorder: Recorder):
         self._recorder = recorder
         self._noted: dict[int, int] = {}  # weights that hold now, but 0
-        self._changed: dict[int, int] = {}
+        self._changed: dict[int, None] = {}
         self._pieces: dict[int, int] = {}  # weights that hold in the step that is being planned alone
-        self.later: dict[int, int] = {}  # blocks that leave L1 in the step that is being planned; weights change with the next
+        self.later: dict[int, int] = {}  # by how much weights change with the step after the one that is being planned
 
     def begin(self) -> None:
         """Another step is planned."""
@@ -33,11 +33,11 @@ class Readers:
 
     def change(self, requests: Iterable[int]) -> None:
         """What these decoding sequences read is another number from the next step on."""
-        self._changed.update(dict.fromkeys(requests, 0))
+        self._changed.update(dict.fromkeys(requests))
 
-    def changed(self) -> dict[int, int]:
+    def changed(self) -> dict[int, None]:
         """Asked once a step: those whose weights may be others now."""
-        changed, self._changed, self.later = self._changed, self.later, {}
+        changed, self._changed, self.later = self._changed, dict.fromkeys(self.later), {}
         return changed
 
     def decode(self, weights: Iterable[tuple[int, int]]) -> None:

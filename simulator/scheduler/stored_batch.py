@@ -1,7 +1,6 @@
 """The sequences that decode together where a KV policy says how much memory each takes (`Geometry.stored`, `.beside`).
 
-As `DecodeBatch`, but a sequence starts a block of memory when its KV fills another one, not every `block_tokens` steps
-(and small blocks may be several a step):
+As `DecodeBatch`, but a sequence starts a block of memory when its KV fills another one, not every `block_tokens` steps:
 what is kept grows slower than the context, and differently for each length. So blocks come from the contexts of all members,
 one vector expression a question, instead of from phases. Cost: O(members) a question.
 """
@@ -30,10 +29,15 @@ class StoredBatch(DecodeBatch):
         """Cached tokens of the members `ahead` steps from now."""
         return np.fromiter(self.offset.values(), np.int64, self.size) + (self.step + ahead)
 
-    def starting(self) -> dict[int, int]:
+    def starting(self) -> dict[int, None]:
         over = self.geometry.blocks_over
-        more = over(self._contexts(1)) - over(self._contexts())
-        return {request: blocks for request, blocks in zip(self.offset, more.tolist()) if blocks}
+        more = over(self._contexts(1)) > over(self._contexts())
+        return dict.fromkeys(request for request, starts in zip(self.offset, more.tolist()) if starts)
+
+    def starts(self, request: int) -> int:
+        """More than one where blocks are of a token and an index is stored beside it."""
+        cached = self.cached(request)
+        return self._blocks(cached + 1) - self._blocks(cached)
 
     def new_blocks(self, steps: int) -> int:
         over = self.geometry.blocks_over
