@@ -223,7 +223,8 @@ class Replica:
         """Release a running request's blocks; it goes back to the queue, and starts over with what it has emitted unless its
         blocks are swapped out, which takes that it `keeps` them."""
         recorder, swap = self.recorder, self.swap
-        if swap is not None and request in self.batch.offset and keeps:
+        decodes = request in self.batch.offset or request in self.sitting
+        if swap is not None and decodes and keeps:
             blocks = self._blocks_of(request) if self.prefixes is None else self.prefixes.own(request)
             far = self.residency.absent(request, blocks) if isinstance(self.residency, Split | Lru) else 0
             if swap.takes(blocks) and (not far or (self.far is not None and self.far.reachable)):
