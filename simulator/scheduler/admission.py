@@ -105,7 +105,8 @@ class AdmittingReplica(Replica):
         while self.resuming:
             request = self.queue[0]
             entry, growing = self._entry(request), len(self.batch.starting()) + 1  # blocks that the next step may start
-            if entry is None or self.residency.claimed + entry[0] + growing * bool(self.running) > self.reachable:
+            above = growing + self.watermark if self.running else 0
+            if entry is None or self.residency.claimed + entry[0] + above > self.reachable:
                 return sent
             self.queue.popleft()
             self.residency.claimed += entry[0]
