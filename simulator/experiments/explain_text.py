@@ -15,6 +15,8 @@ def render(found: dict[str, Any]) -> str:
         sections.append((f"Path of far KV: {direction}", _path(path)))
     if found["replicas"]:
         sections.append((f"Replicas, routing {found['replicas']['routing']}", _replicas(found["replicas"])))
+    if found["tenants"]:
+        sections.append(("Tenants on the fabric", _tenants(found["tenants"])))
     if found["devices"]:
         sections.append((f"Devices of far memory: {found['devices']['model']}", _devices(found["devices"]["curves"])))
     if found["faults"]:
@@ -76,6 +78,17 @@ def _replicas(found: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def _tenants(found: list[dict[str, Any]]) -> list[list[str]]:
+    """Shares of flows, budgets, and where the tenants are served."""
+    rows = [["tenant", "requests drawn", "a flow counts as", "bandwidth, raw", "burst", "served by"]]
+    for one in found:
+        limit = one["bandwidth_bytes_per_s"]
+        rate, burst = _human(limit, "B/s"), _human(one["burst_bytes"], "B") if limit else "-"
+        shares = [f"{one['requests_share']:.1%}", f"{one['flow_counts_as']:.3g}"]
+        rows.append([one["tenant"], *shares, rate, burst, ", ".join(one["served_by"]) or "the one replica"])
+    return rows
+
+
 def _devices(curves: list[dict[str, Any]]) -> list[list[str]]:
     """Latency of each device alone, at half load and when others saturate it."""
     rows = [["device", "alone", "half load", "saturated", "rate"]]
@@ -100,6 +113,7 @@ def _fault(fault: dict[str, Any]) -> list[str]:
 
 def _bounds(bounds: dict[str, Any]) -> list[list[str]]:
     rows = [["batch", f"{bounds['batch']:.0f}", f"of {bounds['context_tokens']:.0f} tokens"]]
+    rows += [[f"a sequence: {name}", *row] for name, *row in _pairs(bounds["sequence"]) if row != ["-"]]
     for name, rate in bounds["decode_tokens_per_s"].items():
         mark = "<- bound" if name == bounds["decode_bound_by"] else ""
         rows.append([f"decode by {name}", _human(rate, "tokens/s"), mark])

@@ -6,7 +6,8 @@ which it needs; an arm may give them:
 
     arms: {instinfer: {kv.system: instinfer, kv.placement.compute.memory: 8 TB, ...}}
 
-`sequences` is how many requests of the workload's mean length KV memory holds, all of it used. `relative` is throughput against
+`sequences` is how many requests of the workload's mean length KV memory holds, all of it used that can hold sequences that run:
+L1, and a pool that is not for preempted or parked ones. `relative` is throughput against
 the system `none` at the same other values, else against the first system that ran.
 Runs and results are those of `sweep`: the same folder, the same journal.
 """
@@ -117,11 +118,15 @@ def _relative(row: Row, rows: list[Row]) -> float | None:
 
 
 def sequences(scenario: ScenarioResolved) -> int:
-    """Sequences of the workload's mean length that all KV memory holds."""
+    """Sequences of the workload's mean length that KV memory holds."""
     prompt, output = _lengths(scenario.workload, scenario.seed)
     sizes = geometry(scenario)
     tokens = round(prompt * prompt_share(scenario.kv.policies.retention) + output)
-    return (sizes.l1_blocks + sizes.l3_blocks) // max(1, sizes.blocks(tokens))
+    blocks, near = max(1, sizes.blocks(tokens)), sizes.l1_blocks
+    if scenario.pool is None or scenario.scheduler.preemption == "swap_pool" or scenario.kv.sharing == "prefix":
+        return near // blocks
+    both = near + sizes.l3_blocks if scenario.kv.eviction == "split" else max(near, sizes.l3_blocks)  # else inclusive
+    return min(both // blocks, near // min(blocks, sizes.near_blocks))
 
 
 @lru_cache(maxsize=8)

@@ -17,7 +17,7 @@ clock the last bytes take less than one tick, and "while left > epsilon" would l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite, ulp
 
@@ -39,6 +39,7 @@ class Stage:
 
     name: str
     rate: float  # wire bytes/s; change it with Fabric.set_rate
+    told: Callable[[], None] | None = field(default=None, repr=False)  # of new rates of flows that cross it; may change its own
     flows: dict[Flow, float] = field(default_factory=dict, init=False, repr=False)  # those moving -> weight, by start
     ended: float = field(default=0.0, init=False, repr=False)  # wire bytes of flows that ended or were cancelled
     before: tuple[float, float] = field(default=(0.0, 0.0), init=False, repr=False)  # (busy, carried) at set_rate
@@ -259,6 +260,9 @@ class Fabric:
                 if stage.rate != inf and stage not in self._integrals:
                     self._integrals[stage] = _Integral(now)
             self.check()
+        for stage in capacity:
+            if stage.told is not None:
+                stage.told()
 
     def _set_alarm(self) -> None:
         ends = min([flow.ends for flow in self._flows], default=inf)

@@ -187,7 +187,7 @@ class Paged:
 
     def weigh(self, ids: Ids) -> int:
         """Pages of these entries."""
-        return len(ids) * self.layers_per_block if self.table.groups == 1 else int(self.weight[ids % self.table.groups].sum())
+        return self.kept.weigh(ids)
 
     @property
     def near_pages(self) -> int:

@@ -51,13 +51,29 @@ class Parked:
         self.written += new
         if new:
             self._coming[identity] = by, by.sent + size
-        while len(self._last) > self.capacity or self._old(now):
-            gone = next(iter(self._last))
-            del self._last[gone]
-            self._coming.pop(gone, None)
-            self.dropped += 1
-        self._note(now)
+        self._shrink(now)
         return new
+
+    def _shrink(self, now: float) -> None:
+        while len(self._last) > self.capacity or self._old(now):
+            self._drop(next(iter(self._last)))
+        self._note(now)
+
+    def _drop(self, identity: int) -> None:
+        del self._last[identity]
+        self._coming.pop(identity, None)
+        self.dropped += 1
+
+    def resize(self, capacity: int, now: float) -> None:
+        """There is room for so many blocks from now on."""
+        self.capacity = capacity
+        self._shrink(now)
+
+    def lose(self, at: float, now: float) -> None:
+        """All that was there at that time is incomplete."""
+        while self._last and next(iter(self._last.values())) <= at:
+            self._drop(next(iter(self._last)))
+        self._note(now)
 
     def _note(self, now: float) -> None:
         """The number of blocks may have changed."""

@@ -147,6 +147,10 @@ class Split:
     def grow_near(self, blocks: int) -> None:
         self.l1_used += blocks
 
+    def absent(self, request: int, blocks: int) -> int:
+        """Of a sequence's blocks, those that are not in L1."""
+        return self.far.get(request, 0)
+
     def release(self, request: int, blocks: int) -> None:
         far = self.far.pop(request, 0)
         self.l3_used -= far
@@ -173,6 +177,7 @@ class Lru:
         self._total = 0  # blocks of all sequences
         self._scan = 0  # blocks that the last step read or wrote, as far as they still exist
         self._written = 0  # prompt blocks written since
+        self._returned = 0  # blocks of sequences that were not in the last scans and are in the next one
         self._home = 0  # pages with a home in L3
         self._layers = layers
         self._evicted = 0
@@ -199,6 +204,10 @@ class Lru:
         """Blocks that were just written are read by this very step: the scan has them once."""
         self._written -= blocks
 
+    def returns(self, blocks: int) -> None:
+        """A sequence that sat out of steps is read again: where not all fits, others have taken the place of these blocks."""
+        self._returned += blocks
+
     def grow(self, request: int) -> int:
         self._place(1)
         return 0
@@ -209,6 +218,10 @@ class Lru:
     def _place(self, blocks: int) -> None:
         self._total += blocks
         self.l1_used = min(self._total, self.l1_blocks)
+
+    def absent(self, request: int, blocks: int) -> int:
+        """Of a sequence's blocks, those that are not in L1: its share of all that are not."""
+        return -(-blocks * (self._total - self.l1_used) // self._total) if self._total else 0
 
     def release(self, request: int, blocks: int) -> None:
         self.far.pop(request, None)
@@ -230,7 +243,9 @@ class Lru:
         pinned = self.near * len(self.far)
         room = self.l1_blocks - pinned
         before, now = max(0, self._scan - pinned), max(0, blocks - pinned)
-        pages = [now if before * (layers - 1 - layer) + now * (layer + 1) > room * layers else 0 for layer in range(layers)]
+        back, self._returned = self._returned if self._total > self.l1_blocks else 0, 0
+        least = min(now, back)
+        pages = [now if before * (layers - 1 - layer) + now * (layer + 1) > room * layers else least for layer in range(layers)]
         missed = sum(pages)
         self._scan, self._written = blocks + self._written, 0
         self._evicted = max(0, missed - self._home)

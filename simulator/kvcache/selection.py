@@ -85,7 +85,8 @@ class PageSets:
         self.selection, self.table, self.block_tokens, self._rng = selection, table, block_tokens, rng
         self._groups = np.array([number for number, group in enumerate(groups) if group.selects], np.int64)
         self._replace = (1.0 - selection.overlap) / (1.0 - selection.floor) if selection.floor < 1.0 else 0.0
-        self._sets = np.zeros((0, len(self._groups), 0), np.int32)  # slot, group, place -> index of a block
+        self._sets = np.zeros((0, len(self._groups), 0), np.int32)  # slot, group, place -> entry
+        self._first = np.zeros(0, np.int32)  # of each entry, for the moment: where it was drawn first
         self.size = np.zeros(0, np.int64)  # of each slot
         self._age = np.zeros(0, np.int64)  # steps since the slot's first
 
@@ -116,8 +117,8 @@ class PageSets:
             left_out = np.flatnonzero(flags[entries + group] & CHOSEN == 0)
             drawn = np.sort(self._rng.choice(left_out, target - size, replace=False))
             self._rng.shuffle(drawn)
-            self._sets[slot, place, size:target] = drawn
-            flags[entries[drawn] + group] |= CHOSEN
+            self._sets[slot, place, size:target] = chosen = entries[drawn] + group
+            flags[chosen] |= CHOSEN
         self.size[slot] = target
 
     def _entries_of(self, slot: int, blocks: int) -> Ids:
@@ -138,42 +139,44 @@ class PageSets:
         place = np.arange(width)
         open_places = (place >= kept[:, None]) & (place < size[:, None])  # slot, place
         chance = self._rng.random((len(due), len(self._groups), width), dtype=np.float32)
-        which, group, where = np.nonzero((chance < self._replace) & open_places[:, None, :])
-        slot = due[which]
-        full = self.table.blocks[slot].astype(np.int64) - 1
-        flags, groups = self.table.flags, self.table.groups
-        leaving = self._sets[slot, group, where]
+        leaves = (chance < self._replace) & open_places[:, None, :]
+        of, where = np.divmod(np.flatnonzero(leaves), width)
+        which, group = np.divmod(of, len(self._groups))
+        self._exchange(due[which], group, where)
+
+    def _exchange(self, slot: Ids, group: Ids, where: Ids) -> None:
+        """Others come in for what stands in these places, as far as they are found."""
+        table, flags, rng = self.table, self.table.flags, self._rng
+        if len(self._first) < len(flags):
+            self._first = np.zeros(len(flags), np.int32)
+        first = self._first
+        full, number = table.blocks[slot].astype(np.int64) - 1, self._groups[group]
         new = np.full(len(slot), -1, np.int64)
         missing = np.arange(len(slot))
         for _ in range(ROUNDS):
-            drawn = (self._rng.random(len(missing)) * full[missing]).astype(np.int64)
-            entry = self.table.row_at(slot[missing], drawn) * groups + self._groups[group[missing]]
-            left_out = flags[entry] & CHOSEN == 0
-            first = np.unique(entry[left_out], return_index=True)[1]
-            taken = np.flatnonzero(left_out)[first]
-            new[missing[taken]] = drawn[taken]
-            flags[entry[taken]] |= CHOSEN
-            missing = np.flatnonzero(new < 0)
+            drawn = (rng.random(len(missing)) * full[missing]).astype(np.int64)
+            entry = table.row_at(slot[missing], drawn) * table.groups + number[missing]
+            order = np.arange(len(entry))
+            first[entry[::-1]] = order[::-1]
+            free = (flags[entry] & CHOSEN == 0) & (first[entry] == order)
+            taken = entry[free]
+            new[missing[free]] = taken
+            flags[taken] |= CHOSEN
+            missing = missing[~free]
             if not len(missing):
                 break
         found = new >= 0
-        gone = self.table.row_at(slot[found], leaving[found]) * groups + self._groups[group[found]]
-        flags[gone] &= ~np.uint8(CHOSEN)
-        self._sets[slot[found], group[found], where[found]] = new[found]
+        places = slot[found], group[found], where[found]
+        flags[self._sets[places]] &= ~np.uint8(CHOSEN)
+        self._sets[places] = new[found]
 
     def entries(self, slots: Ids) -> list[Ids]:
         """Entries of the sets of these sequences, for each group that selects; newest blocks are not in them."""
-        if not len(slots):
-            return [np.zeros(0, np.int64) for _ in self._groups]
         size = self.size[slots]
-        width = int(size.max(initial=0))
-        which, place = np.nonzero(np.arange(width) < size[:, None])
-        slot = slots[which]
-        found = []
-        for number, group in enumerate(self._groups):
-            found.append(self.table.row_at(slot, self._sets[slot, number, place]) * self.table.groups + group)
-        return found
+        inside = np.arange(size.max(initial=0)) < size[:, None]
+        sets = self._sets[slots, :, : inside.shape[1]].astype(np.int64)
+        return [sets[:, number][inside] for number in range(len(self._groups))]
 
     @property
     def bytes(self) -> int:
-        return self._sets.nbytes + self.size.nbytes + self._age.nbytes
+        return self._sets.nbytes + self._first.nbytes + self.size.nbytes + self._age.nbytes

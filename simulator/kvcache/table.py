@@ -111,7 +111,7 @@ class PageTable:
 
     def row_at(self, slots: NDArray[np.integer], index: NDArray[np.integer]) -> Ids:
         """Rows of blocks, elementwise."""
-        rows: Ids = self._row_of[slots, index].astype(np.int64)
+        rows: Ids = self._row_of.take(slots * self._row_of.shape[1] + index).astype(np.int64)
         return rows
 
     def entries(self, rows: Ids) -> Ids:

@@ -38,7 +38,9 @@ class Tier:
         self.batch = 0  # batches so far
         self.held = np.zeros(pages, np.bool_)
         self.key = np.zeros(pages, np.float64)
-        self._weight = weight
+        self._weight = np.ones(1, np.int64) if weight is None else weight
+        self._each = int(self._weight[0]) if np.all(self._weight == self._weight[0]) else 0  # what all weigh, if it is the same
+        self._weight_of = np.zeros(0, np.int16)  # of each page, if it is not
         self._buffer = np.zeros(0, np.int64)  # pages by key, lowest first
         self._buffer_key = np.zeros(0, np.float64)
         self._edge = -np.inf  # no page outside the buffer has a lower key
@@ -48,6 +50,7 @@ class Tier:
         self._merged = False  # into this buffer
         self._queue: deque[tuple[Ids, NDArray[np.float64]]] = deque()  # ascending: pages and the keys that they got
         self._queued = self._lean = 0  # pages in it, and when all of them had their keys
+        self._weigh_up_to(pages)
 
     def resize(self, pages: int) -> None:
         """Numbers up to `pages` may be used."""
@@ -55,11 +58,14 @@ class Tier:
         if more > 0:
             self.held = np.concatenate([self.held, np.zeros(more, np.bool_)])
             self.key = np.concatenate([self.key, np.zeros(more)])
+            self._weigh_up_to(pages)
+
+    def _weigh_up_to(self, pages: int) -> None:
+        if not self._each:
+            self._weight_of = np.resize(self._weight.astype(np.int16), pages)
 
     def weigh(self, ids: Ids) -> int:
-        if self._weight is None:
-            return len(ids)
-        return int(self._weight[ids % len(self._weight)].sum())
+        return len(ids) * self._each if self._each else int(self._weight_of[ids].sum())
 
     def use(self, ids: Ids) -> tuple[Bools, Ids, Ids]:
         """A batch, in the order of use: which of them were held, those that came in and stayed, those that left for it."""
@@ -116,11 +122,9 @@ class Tier:
 
     def _until(self, ids: Ids, excess: int) -> int:
         """How many of these, from the first, weigh `excess`; all if they do not."""
-        if self._weight is None:
-            return min(excess, len(ids))
-        if len(self._weight) == 1:
-            return min(-(-excess // int(self._weight[0])), len(ids))
-        return min(int(np.searchsorted(np.cumsum(self._weight[ids % len(self._weight)]), excess)) + 1, len(ids))
+        if self._each:
+            return min(-(-excess // self._each), len(ids))
+        return min(int(np.searchsorted(np.cumsum(self._weight_of[ids]), excess)) + 1, len(ids))
 
     def put(self, ids: Ids) -> None:
         """These pages, not held so far, come in with the keys they have; nothing leaves yet."""

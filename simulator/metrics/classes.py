@@ -5,8 +5,9 @@ attainment   of all that arrived, the share that finished within the limits of i
 fairness     Jain's index (sum x)^2 / (n sum x^2) over the tenants that sent anything; 1: even, 1/n: one has all
                jain_service   x = output tokens given / weight: even use of the system
                jain_slowdown  x = mean end-to-end time per output token: even treatment, whatever is asked for
-far_read_bytes, transfer_bytes   raw bytes that crossed the fabric for a tenant: those of its requests in the table of requests,
-             shares of what was prefetched for nothing included; KV on its way from prefill to decode replicas
+far_read_bytes, transfer_bytes, swap_bytes   raw bytes that crossed the fabric for a tenant: those of its requests in the table
+             of requests, shares of what was prefetched for nothing included; KV on its way from prefill to decode replicas; out
+             and back. `throttled_s`: seconds in which something of the tenant waited for its bandwidth (`scheduler.tenants`)
 """
 
 from __future__ import annotations
@@ -68,11 +69,13 @@ def by_name(
     return found
 
 
-def on_fabric(columns: Columns, number: NDArray[np.int64], crossed: Sequence[float]) -> list[dict[str, float]]:
-    """Of each tenant: raw bytes that were read from far memory for its requests, and that went from prompts to decodes."""
-    read = sum(columns[f"far_{fate}_bytes"] for fate in FATES)
-    by_tenant = np.bincount(number, read, len(crossed))
-    return [{"far_read_bytes": float(far), "transfer_bytes": moved} for far, moved in zip(by_tenant, crossed, strict=True)]
+def on_fabric(
+    columns: Columns, number: NDArray[np.int64], crossed: Sequence[float], swapped: Sequence[float], throttled: Sequence[float]
+) -> list[dict[str, float]]:  # fmt: skip
+    """What crossed the fabric for each tenant, of its requests' columns and its own."""
+    read = np.bincount(number, sum(columns[f"far_{fate}_bytes"] for fate in FATES), len(crossed))
+    names = ("far_read_bytes", "transfer_bytes", "swap_bytes", "throttled_s")
+    return [dict(zip(names, row)) for row in zip(read.tolist(), crossed, swapped, throttled, strict=True)]
 
 
 def fairness(columns: Columns, tenants: Sequence[Tenant], number: NDArray[np.int64]) -> dict[str, float | None]:

@@ -88,6 +88,20 @@ class SessionPrefetch:
                     fetch.start += seconds if fetch.start > now else 0.0
                     fetch.finish += seconds
 
+    def cut(self, now: float) -> None:
+        """Nothing more arrives of what is under way; what was reserved for it is free."""
+        for fetch in self._fetches.values():
+            if fetch.finish > now:
+                moved = self._moved(fetch, now)
+                right = floor(moved * len(fetch.ids) / fetch.blocks)
+                self.held -= fetch.blocks - moved
+                fetch.ids, fetch.wrong = fetch.ids[:right], moved - right
+                fetch.start, fetch.finish = min(fetch.start, now), now
+
+    def pace(self, block_seconds: float, latency: float) -> None:
+        """What a block takes on the path from now on; nothing is under way."""
+        self._block, self._latency = block_seconds, latency
+
     def arrived(self, turn: int, now: float) -> list[int]:
         """Ids of the blocks that are there for a turn."""
         fetch = self._fetches.get(turn)

@@ -28,7 +28,7 @@ from simulator.scenario.parts import (
 from simulator.scenario.plain import plain as _plain
 from simulator.scenario.policy_document import policies_document
 from simulator.scenario.schema import PREDICTORS, Cost
-from simulator.scenario.serving_schema import SloClass, TenantPart
+from simulator.scenario.serving_schema import SloClass
 from simulator.scenario.yaml_source import scalar
 from simulator.units import format_quantity
 
@@ -52,8 +52,15 @@ def document_of(scenario: r.ScenarioResolved) -> dict[str, Any]:
         "devices": scenario.devices,
     }
     if scenario.tenants:
-        found["tenants"] = [_plain(TenantPart, tenant) for tenant in scenario.tenants]
+        found["tenants"] = [_tenant(tenant) for tenant in scenario.tenants]
     return found | ({"faults": faults_document(scenario.faults)} if scenario.faults else {})
+
+
+def _tenant(tenant: r.Tenant) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": tenant.name, "share": tenant.share, "weight": tenant.weight}
+    if tenant.bandwidth < inf:
+        found |= {"bandwidth": format_quantity(tenant.bandwidth, "rate"), "burst": _size(tenant.burst)}
+    return found
 
 
 def to_yaml(document: dict[str, Any]) -> str:

@@ -25,10 +25,11 @@ from simulator.scenario.parts import PROFILE, CodecPart, CopyEnginePart, GpuPart
 from simulator.scenario.policy_schema import made
 from simulator.scenario.presets import fill
 from simulator.scenario.schema import PREDICTORS, Kv, Pool, Prefetch, ScenarioFile, Selection, Sharing
-from simulator.scenario.serving_schema import Scheduler
+from simulator.scenario.serving_schema import Scheduler, TenantPart
 from simulator.scenario.source import Source, Where
 
 T = TypeVar("T")
+BURST = 0.1  # s of its bandwidth that a tenant may move at once
 SWAP_SPACE = 4 * 2.0**30  # bytes per GPU: vLLM's default
 
 
@@ -110,13 +111,20 @@ def _resolve(file: ScenarioFile, base_dir: str) -> r.ScenarioResolved:
             file.slo.tpot,
             tuple(r.SloClass(*(getattr(part, field.name) for field in fields(r.SloClass))) for part in file.slo.classes),
         ),
-        tenants=tuple(r.Tenant(part.name, part.share, part.weight) for part in file.tenants),
+        tenants=tuple(map(tenant_of, file.tenants)),
         cost=r.Cost(**{field.name: getattr(file.cost, field.name) for field in fields(r.Cost)}),
         devices=file.devices,
         sources={},
         document={},
         faults=faults_of(file.faults),
     )
+
+
+def tenant_of(part: TenantPart) -> r.Tenant:
+    bandwidth = part.bandwidth or inf
+    if bandwidth == inf:
+        return r.Tenant(part.name, part.share, part.weight)
+    return r.Tenant(part.name, part.share, part.weight, bandwidth, part.burst or BURST * bandwidth)
 
 
 def _part(kind: type[T], part: Part, **more: Any) -> T:

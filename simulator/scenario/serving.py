@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,5 @@ class Tenant:
     name: str
     share: float  # of the requests whose tenant is not recorded
     weight: float  # what it is entitled to, relative to the others
+    bandwidth: float = inf  # raw bytes/s that may cross the fabric for it in the long run
+    burst: float = 0.0  # raw bytes that may do so at once

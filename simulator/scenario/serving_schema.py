@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
-from simulator.scenario.parts import Label, Positive, PositiveSize, Section, Time, Whole, default, known
+from simulator.scenario.parts import Label, Positive, PositiveSize, Rate, Section, Time, Whole, default, known
 from simulator.scenario.quantities import Count, Flag, Number, Tokens, refuse, refuse_all
 
 Share = Annotated[float, Number(least=0, most=1)]
@@ -115,3 +116,11 @@ class TenantPart(Section):
     name: Label
     share: Positive = default(1, "of the requests whose tenant is not recorded, relative to the others")
     weight: Positive = default(1, "what the tenant is entitled to, relative to the others: in fair queues and on the fabric")
+    bandwidth: Rate | None = default(None, "most raw KV bytes/s that cross the fabric for it in the long run; default: any")
+    burst: PositiveSize | None = default(None, "raw bytes that may do so at once; default: 0.1 s of bandwidth")
+
+    @model_validator(mode="after")
+    def _used(self) -> TenantPart:
+        if self.burst is not None and self.bandwidth in (None, inf):
+            raise refuse("burst is of a tenant with a bandwidth; remove it or write bandwidth: 10 GB/s", at=("burst",))
+        return self

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from simulator.kvcache.residency import Lru
 from simulator.metrics.recorder import REJECTED
-from simulator.scheduler.queues import Fair
-from simulator.scheduler.replica import Replica
+from simulator.scheduler.patience import PatientReplica
+from simulator.scheduler.queues import Fair, first_of
 
 
-class AdmittingReplica(Replica):
+class AdmittingReplica(PatientReplica):
     """A replica that takes requests from its queue."""
 
     def offer(self, request: int) -> None:
@@ -40,28 +40,41 @@ class AdmittingReplica(Replica):
 
     def asks(self) -> int:
         """Prompt tokens of the head of the queue, blocks that a prefix cache may have included; 0 if nobody waits."""
-        return self.prompt[self.queue[0]] + self._emitted.get(self.queue[0], 0) if self.queue else 0
+        head = self.head
+        return 0 if head is None else self.prompt[head] + self._emitted.get(head, 0)
+
+    @property
+    def head(self) -> int | None:
+        """Who enters next: the head of the queue, tenants over their budget on the fabric passed over."""
+        if not self.queue:
+            return None
+        return first_of(self.queue, self.known.tenant, self.over) if self.over else self.queue[0]
+
+    def _leaves_queue(self, head: int) -> None:
+        if self.over:
+            self.queue.remove(head)
+        else:
+            self.queue.popleft()
 
     def admits(self) -> bool:
         """The head of the queue can enter now."""
-        if not self.queue or not self.batching.opens(self):
+        head = self.head
+        if head is None or not self.batching.opens(self):
             return False
         if self.prefixes is not None:
             self.prefixes.tell(0)
-        return self._entry(self.queue[0]) is not None
+        return self._entry(head) is not None
 
     def admit(self) -> int | None:
         """Admit the head of the queue if there is a place and there are blocks for it: the request, else None."""
-        if not self.queue:
-            return None
-        request = self.queue[0]
-        if self.resuming:
-            return None  # it comes with its blocks: `resume`
+        request = self.head
+        if request is None or self._comes_with_kv(request):
+            return None  # the latter enters in `resume`
         entry = self._entry(request)
         if entry is None:
             return None
         claim, found = entry
-        self.queue.popleft()
+        self._leaves_queue(request)
         self.residency.claimed += claim
         self.running[request] = self.prefilling[request] = None
         self._done[request] = self._placed[request] = 0
@@ -94,21 +107,21 @@ class AdmittingReplica(Replica):
     @property
     def resuming(self) -> bool:
         """The head of the queue comes with its KV: swapped out, or computed elsewhere."""
-        if not self.queue:
-            return False
-        return self.queue[0] in self.brought or (self.swap is not None and self.queue[0] in self.swap.held)
+        return (head := self.head) is not None and self._comes_with_kv(head)
+
+    def _comes_with_kv(self, request: int) -> bool:
+        return request in self.brought or (self.swap is not None and request in self.swap.held)
 
     def resume(self) -> int:
         """Sequences at the head of the queue that come with their KV enter, as far as they fit, and decode. Blocks of theirs
         that go to L3."""
         sent = 0
-        while self.resuming:
-            request = self.queue[0]
-            entry, growing = self._entry(request), len(self.batch.starting()) + 1  # blocks that the next step may start
+        while (request := self.head) is not None and self._comes_with_kv(request):
+            entry, growing = self._entry(request), self.batch.new_blocks(1) + 1  # blocks that the next step may start
             above = growing + self.watermark if self.running else 0
             if entry is None or self.residency.claimed + entry[0] + above > self.reachable:
                 return sent
-            self.queue.popleft()
+            self._leaves_queue(request)
             self.residency.claimed += entry[0]
             self.running[request] = None
             if request in self.brought:
@@ -117,6 +130,7 @@ class AdmittingReplica(Replica):
             else:
                 assert self.swap is not None
                 placed = blocks = self.swap.back(request)
+                self._swaps(request, blocks)
                 if self.prefixes is not None:  # others may have kept some of its blocks here
                     blocks = self.geometry.blocks(self._target[request])
                     placed = self.prefixes.come_back(request, self._target[request])

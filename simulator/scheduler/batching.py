@@ -38,6 +38,9 @@ class Replica(Protocol):
     def idle(self) -> bool:
         """No request is admitted."""
 
+    def waits(self, request: int) -> bool:
+        """A prompt in work gets no piece now."""
+
     def admit(self) -> int | None:
         """Admit the head of the queue if there is a place and there are blocks for it: the request, else None."""
 
@@ -65,6 +68,8 @@ def in_work(replica: Replica, budget: int) -> tuple[Pieces, int]:
     for request in replica.prefilling:
         if budget <= 0:
             break
+        if replica.waits(request):
+            continue
         take = replica.give(request, budget)
         pieces.append((request, take))
         budget -= take

@@ -10,7 +10,7 @@ adds to a prompt can go as soon as a layer is computed,
 over one path of shared stages: ports of the GPUs that send, the links of `cluster.transfer`, ports of those that receive.
 Replicas in lock step have their ports in one bundle, of which a prompt uses as many as one of them has.
 Pieces of one prompt follow each other, prompts share the path fairly (`hardware.fabric`), by the weight of their tenants, also
-with far reads of a shared pool.
+with far reads of a shared pool; those of a tenant over its budget wait or have its rate (`tenants.py`).
 When the last byte has come, one latency later, the request joins the queue of its decode replica, which admits it when its
 blocks fit; it decodes from its second token on. What comes between its first two tokens is so: transfer, queue, a step.
 
@@ -155,8 +155,10 @@ class Disaggregated(Frontend):
             ready, size, rate = crossing.waiting.popleft()
             crossing.moving = True
             wait = max(0.0, ready - self.env.now)
-            share = 1.0 if self._tenants is None else self._tenants.share(request)
-            flow = self.fabric.move(size, crossing.way, DEMAND, min(rate, crossing.most), wait, f"prompt {request}", share)
+            way, share = crossing.way, 1.0
+            if self._tenants is not None:
+                way, share = [*way, *self._tenants.way(request)], self._tenants.share(request)
+            flow = self.fabric.move(size, way, DEMAND, min(rate, crossing.most), wait, f"prompt {request}", share)
             flow.done.callbacks.append(lambda _: self._crossed(request, crossing))
         elif crossing.complete:
             timer = self.env.timeout(max(0.0, crossing.last + crossing.latency - self.env.now))

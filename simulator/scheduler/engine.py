@@ -39,6 +39,8 @@ from simulator.scheduler.planning import PlannedReplica, StepPlan
 from simulator.scheduler.pricing import attention_beside, uneven
 from simulator.scheduler.queues import Fair
 from simulator.scheduler.shared import Room
+from simulator.scheduler.swap import Copy
+from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 
 Events = Generator[simpy.Event, None, None]
@@ -111,8 +113,8 @@ class Engine(PlannedReplica):
         """Tokens of a prompt, with these ids of blocks, that it need not compute, and those of them that are in its L1."""
         return self.found_tokens(ids, tokens, self.env.now, self._run.to(self.env.now)[0] - 1 if self._run is not None else 0)
 
-    def preempt(self, request: int) -> None:
-        super().preempt(request)
+    def preempt(self, request: int, keeps: bool = True) -> None:
+        super().preempt(request, keeps)
         if self.room is not None:
             self.room.freed(self)
 
@@ -162,15 +164,16 @@ class Engine(PlannedReplica):
                 self.offer(arrivals.take())
             if self.room is not None:
                 self.room.lend(self)
+            self.heed()
             if self.running or self.queue:
                 before, present = self.clock, self.present
                 drawn = self.pages is not None and not self.policy.dense  # page sets change with every step
                 if self.faults is not None and self.faults.holds():
                     yield from self._wait(self.faults.next_at - self.clock)
-                elif self.room is not None and not self.running and not self.admits():
+                elif self.room is not None and not self.running and not self.over and not self.admits():
                     yield from self._sleep()  # others have the room that the head of the queue needs
                     self.clock = max(self.clock, self.env.now)
-                elif self.prefilling or drawn or self.admits() or (self.far is not None and self._unsettled(self.far)):
+                elif self._steps_singly(drawn):
                     yield from self._step()
                 else:
                     yield from self._run_of_steps()
@@ -193,6 +196,12 @@ class Engine(PlannedReplica):
                     self.clock = until
             else:
                 return
+
+    def _steps_singly(self, drawn: bool) -> bool:
+        """The next step is planned alone."""
+        if self.prefilling or drawn or self.over or self.admits():
+            return True
+        return self.far is not None and self._unsettled(self.far)
 
     def _unsettled(self, far: FarMemory) -> bool:
         """Steps read far pages, or wait for room in L2."""
@@ -219,8 +228,17 @@ class Engine(PlannedReplica):
 
     def _wait(self, duration: float) -> Events:
         """Stand still for so long: far pages are out of reach, or nobody that waits can enter."""
-        now, far = self.clock, self.far
-        assert far is not None and duration < inf
+        now = self.clock
+        assert duration < inf
+        self._stood(now, duration)
+        yield from self._pass(now + duration)
+        self.clock = self._known = now + duration
+
+    def _stood(self, now: float, duration: float) -> None:
+        """The replica stands still for so long, from `now` on."""
+        far = self.far
+        if far is None:
+            return
         if self.running:
             staged, residency = min(far.backlog, self.geometry.l2_bytes), self.residency
             totals = far.moved, far.sent, far.counts.useless
@@ -229,7 +247,19 @@ class Engine(PlannedReplica):
                 self._waiting.setdefault(request, now)
         else:
             far.quiet(duration)
-        yield from self._pass(now + duration)
+
+    def _wait_for_budgets(self, tenants: Tenants) -> Events:
+        """All that is here waits for the bucket of its tenant, or for room that such a sequence has; somebody may arrive."""
+        now, until = self.clock, min(tenants.ready(self.over), self.arrivals.next, self._next_change)
+        alarm = At(self.env, until, self.turn)
+        if self._fed:
+            self._sleeping = self.env.event()
+            yield self._sleeping | alarm
+            self._sleeping = None
+        else:
+            yield alarm
+        duration = max(0.0, self.env.now - now)
+        self._stood(now, duration)
         self.clock = self._known = now + duration
 
     def _run_of_steps(self) -> Events:
@@ -294,7 +324,10 @@ class Engine(PlannedReplica):
         model, now = self.model, self.clock
         plan = self.plan()
         if plan is None:
-            yield from self._pass(now)
+            if self.over and self.tenants is not None:
+                yield from self._wait_for_budgets(self.tenants)
+            else:
+                yield from self._pass(now)
             return
         tokens, kernels = plan.decodes + plan.tokens, (plan.decodes > 0) + bool(plan.work)
         compute, memory = attention_beside(self, plan)
@@ -304,6 +337,7 @@ class Engine(PlannedReplica):
         self.recorder.runs.append((now, 1, *work, passes * compute, passes * memory, self.elsewhere))
         if self.recorder.pieces is not None:
             self.recorder.pieces += [(run, request, self._done[request], take) for request, take in plan.pieces]
+        swapped = (yield from self._copies(plan.copies)) if plan.copies else 0.0
         if self.far is not None:
             layer = model.layer_time(tokens, kernels, plan.context, extra, plan.rows)
             slow = UNDISTURBED
@@ -313,12 +347,13 @@ class Engine(PlannedReplica):
             scores = model.attention_per_token * self.batch.context
             if self.other is not None:
                 scores = self.other.scan_time(self.batch.blocks * self.geometry.block_tokens)
-            duration = yield from far_step(self, self.far, run, plan, layer, duration, slow, scores)
-        if plan.moving:
-            duration += plan.moving
-            self._record_swap(run, duration, plan.moving)
+            duration = yield from far_step(self, self.far, run, plan, layer, duration, slow, scores, swapped)
+            self.far.passes_on(sum([copy.far for copy in plan.copies]))
+        elif swapped:
+            duration += swapped
+            self._record_swap(run, duration, swapped)
         if self.computed is not None and plan.pieces:
-            begin = now + model.host_time(plan.rows)
+            begin = now + swapped + model.host_time(plan.rows)
             layer = model.layer_time(tokens, kernels, plan.context, extra, plan.rows)
             self.computed(plan, begin, layer, max(begin + layer, now + duration - model.head_time(plan.rows)))
         self.steps += 1
@@ -326,9 +361,18 @@ class Engine(PlannedReplica):
         self._known = now
         self.commit(plan, run, now, now + duration)
 
+    def _copies(self, copies: Sequence[Copy]) -> Generator[simpy.Event, None, float]:
+        """Preempted sequences are copied out and back: the seconds."""
+        assert self.swap is not None
+        if self.swap.ways is None:
+            return self.swap.seconds(copies, self.far.path if self.far is not None else None)
+        began = self.env.now
+        yield from self.swap.cross(self.env, copies)
+        return self.env.now - began
+
     def _record_swap(self, run: int, duration: float, waited: float) -> None:
-        """A step that began with copies of preempted sequences; nothing else is far where there are any."""
+        """A step that began with copies of preempted sequences, without far memory."""
         swap, layers = self.swap, self.geometry.layers
         assert swap is not None
         before, self._swapped = self._swapped, (swap.blocks_in * layers, swap.blocks_out * self.geometry.block_bytes)
-        self.recorder.far.append((run, duration, waited, 0.0, 0.0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, *before, 0))
+        self.recorder.far.append((run, duration, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, waited, *before, 0))

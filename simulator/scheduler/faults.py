@@ -7,6 +7,8 @@ Lost boards (and what is cut off for good): pages are striped, so every sequence
 it. Such requests start over with what they have given out (recompute), or end (abort). L3 is as large as what is left of it;
 the newest requests are preempted until the claims of the others fit. Requests that do not fit what will ever be there again are
 aborted, later ones rejected. Where boards fail faster than a request is served, it starts over for ever.
+With a prefix cache L3 holds what nobody reads now: it is lost with a board, not found while the pool is out of reach, and
+nobody waits (`reuse.py`).
 A way that comes back: far reads wait. The replica stands still from the step that needs one until then; sequences that are in
 L1 decode on, and admission counts L1 only.
 
@@ -31,7 +33,7 @@ class Faults:
 
     def __init__(self, scenario: ScenarioResolved, schedule: Schedule, replica: PlannedReplica, far: FarMemory):
         self.scenario, self.schedule, self.replica, self.far = scenario, schedule, replica, far
-        self._l3_blocks = replica.residency.l3_blocks
+        self._l3_blocks = replica.residency.l3_blocks if replica.reuse is None else replica.reuse.parked.capacity
         self._health = schedule.health
         self._worlds: dict[Health, tuple[FarPath, ScenarioResolved]] = {self._health: (far.path, scenario)}
 
@@ -48,41 +50,50 @@ class Faults:
             struck = Struck(occurrence.at, occurrence.end, occurrence.fault.what)
             if starts:
                 self.replica.recorder.faults.append(struck)
-            self._resize()
+            self._resize(clock)
             if self._health.boards < before.boards:
-                self._lose(struck, abort=occurrence.fault.on_loss == "abort")
+                self._lose(struck, clock, abort=occurrence.fault.on_loss == "abort")
             if starts:
                 self._give_up(struck)
             if self._health != before:
                 self._reach()
+                if self.replica.reuse is not None:
+                    self.replica.reuse.rerouted(clock)
 
     def holds(self) -> bool:
         """Nothing can go on before the next change: far pages are out of reach, or nobody that waits can enter."""
         replica = self.replica
         if not replica.running:
             return not replica.admits()
+        if replica.reuse is not None:
+            return False  # those that run are in L1; who enters finds nothing in the pool
         waiting = self._health.boards > 0 and not self._health.reachable
         return waiting and (not replica.residency.settled() or replica.growth() > replica.residency.near_room())
 
-    def _resize(self) -> None:
+    def _resize(self, clock: float) -> None:
         """Capacity as it is now, and as it will be."""
         replica, boards = self.replica, self.schedule.pool.boards
+        if replica.reuse is not None:  # of what is parked: requests are in L1 alone
+            replica.reuse.resize(self._l3_blocks * self._health.boards // boards, clock)
+            return
         residency = replica.residency
         residency.resize(self._l3_blocks * self.schedule.lasting.boards // boards)
         replica.lasting = residency.capacity()
         residency.resize(self._l3_blocks * self._health.boards // boards)
         replica.reach(residency.capacity() if self._health.reachable else residency.l1_blocks)
 
-    def _lose(self, struck: Struck, abort: bool) -> None:
+    def _lose(self, struck: Struck, clock: float, abort: bool) -> None:
         """What L3 held is incomplete."""
         replica = self.replica
+        if replica.reuse is not None:
+            replica.reuse.broke(struck.at, clock)
         missing = set(replica.residency.lost())
         for request in [one for one in reversed(replica.running) if one in missing]:
             if abort:
                 replica.abort(request)
                 struck.aborted += 1
             else:
-                replica.preempt(request)
+                replica.preempt(request, keeps=False)
                 struck.recomputed += 1
         while replica.residency.claimed > replica.residency.capacity():
             replica.preempt(next(reversed(replica.running)))

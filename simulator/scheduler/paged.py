@@ -165,7 +165,7 @@ class PagedFar(FarMemory):
         evicted = pages.take_evicted()
         if evicted:
             self.evicted(evicted)
-        early = self._use_kept(np.concatenate(self._hits)) if self._selects else 0
+        early = self._use_kept() if self._selects else 0
         far = (
             pages.missed
             if isinstance(pages, PagedLru)
@@ -191,14 +191,14 @@ class PagedFar(FarMemory):
             counts.in_time += early
         return step
 
-    def _use_kept(self, hits: Ids) -> int:
+    def _use_kept(self) -> int:
         """Pages that L2 had: of them, those that were prefetched and not used so far."""
         pages, flags = self.pages, self.pages.table.flags
-        self._pinned = pages.weigh(hits)
-        unused = flags[hits] & UNUSED != 0
-        early = pages.weigh(hits[unused])
-        for sums, ids in ((self._hit, hits[~unused]), (self._early, hits[unused])):
-            sums += pages.weight * np.bincount(ids % len(pages.groups), minlength=len(pages.groups))
+        found = np.array([len(ids) for ids in self._hits]) * pages.weight
+        unused = np.array([np.count_nonzero(flags[ids] & UNUSED) for ids in self._hits]) * pages.weight
+        self._hit += found - unused
+        self._early += unused
+        self._pinned, early = int(found.sum()), int(unused.sum())
         self.l2_hits += self._pinned - early
         for ids in self._far:
             back = ids[flags[ids] & DISPLACED != 0]

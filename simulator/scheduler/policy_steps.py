@@ -12,7 +12,8 @@
     lock step          every pass of all replicas together; a replica without tokens in a pass runs a dummy one
     sharded latent     decode attention with all heads over 1/TP of the latent, and one more all-reduce a layer
 
-Not modelled: sequences that accept different numbers of drafted tokens in a step (every step is the mean one), projections
+Not modelled: of a prompt that was thinned out, attention to the part that a prefix cache had costs as if it were whole;
+sequences that accept different numbers of drafted tokens in a step (every step is the mean one), projections
 that a layout saves or adds, attention among the tokens that a pass computes again, updates of states (their bytes count).
 No events.
 """
@@ -68,6 +69,9 @@ class PolicySteps(StepModel):
         curve = law.read(policies, self.selection, model, self.memory, self.compute)
         bytes_only = law.read(policies, self.selection, model, self.memory, 0.0)
         self.attention_is_compute = curve.slope * self.token > bytes_only.slope * self.memory * (1 + 1e-9)
+        flops_only = law.read(policies, self.selection, model, 0.0, self.compute).slope if self.compute else 0.0
+        self.shared = bytes_only.slope * self.memory, flops_only * self.compute  # s of a token that several sequences read
+        self.shared_each = curve.slope
         if policies.loop.recompute:
             more = (super().layer(2 * LARGE).total - super().layer(LARGE).total) / LARGE
             curve = curve + IDENTITY.times(policies.loop.recompute * more / self.token)
@@ -83,11 +87,12 @@ class PolicySteps(StepModel):
         return "pool_memory" if self.elsewhere else super().attention_part
 
     def shared_units(self, distinct: float, reads: float) -> int:
-        """What reading shared tokens once takes less, in units; negative or 0."""
+        """What reading shared tokens once takes less, in units; negative or 0. Tokens that all read are old ones: windows and
+        whole newest tokens are read by each sequence for itself."""
         if not reads:
             return 0
-        seconds = sharing.shared_seconds(distinct, reads, self.memory, self.compute)
-        return round((seconds / self.token - reads) * self.token_units)
+        seconds = sharing.shared_seconds(distinct, reads, *self.shared)
+        return round((seconds / self.token - reads * self.shared_each) * self.token_units)
 
     def reads_of(self, contexts: Iterable[int]) -> int:
         return self.law.units(np.array(list(contexts), np.int64))
@@ -274,5 +279,6 @@ def _sum(weighted: list[tuple[float, Operator]], memory: float) -> Operator:
 
 def other_steps(scenario: ScenarioResolved) -> PolicySteps | None:
     """Where what a step reads is more than a sum of contexts, or of pages drawn one by one; else None."""
-    sparse = scenario.pool is None and scenario.kv.selection.kind != "dense"
+    near = scenario.pool is None or scenario.kv.sharing == "prefix"  # sequences that run are in L1 alone
+    sparse = near and scenario.kv.selection.kind != "dense"
     return PolicySteps(scenario) if sparse or not scenario.kv.policies.identity else None

@@ -112,7 +112,7 @@ class Prefixes:
     def own(self, request: int) -> int:
         """How many blocks of a decoding sequence nobody else holds."""
         self.write(request, self.batch.cached(request))
-        return -(-self.batch.cached(request) // self.cache.block_tokens) - len(self.cache.shared(request))
+        return self.cache.blocks(self.batch.cached(request)) - len(self.cache.shared(request))
 
     def leave(self, request: int) -> None:
         """A decoding sequence is swapped out; it will be released."""
@@ -127,4 +127,4 @@ class Prefixes:
         there = {at: self.cache.copy(identity) for at, identity in self._left.pop(request).items()}
         idle = self.cache.idle(list(there.values()))
         self.cache.restore(request, tokens, self._chain[request], there)
-        return -(-tokens // self.cache.block_tokens) - len(there) + idle
+        return self.cache.blocks(tokens) - len(there) + idle

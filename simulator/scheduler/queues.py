@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from math import inf
 
@@ -148,6 +148,11 @@ class Fair:
     def _next(self) -> int:
         return min((one for one, queue in enumerate(self._waiting) if queue), key=self.service.__getitem__)
 
+    def first(self, over: Set[int]) -> int | None:
+        """The head without these tenants."""
+        found = [one for one, queue in enumerate(self._waiting) if queue and one not in over]
+        return self._waiting[min(found, key=self.service.__getitem__)][0] if found else None
+
     def append(self, request: int) -> None:
         tenant = self._known.tenant[request]
         if not self._waiting[tenant]:
@@ -165,7 +170,8 @@ class Fair:
         return self._waiting[self._left].popleft()
 
     def remove(self, request: int) -> None:
-        self._waiting[self._known.tenant[request]].remove(request)
+        self._left = self._known.tenant[request]
+        self._waiting[self._left].remove(request)
 
     def __getitem__(self, place: int) -> int:
         """The head, which is all that is looked at."""
@@ -188,6 +194,13 @@ def queue_of(name: str, known: Known) -> Queue:
         return Fair(known, name == "fair_far")
     order = ORDERS[name]
     return deque() if order is None else Ordered(order, known)
+
+
+def first_of(queue: Queue, tenant: Sequence[int], over: Set[int]) -> int | None:
+    """The head of a queue in which these tenants are passed over."""
+    if isinstance(queue, Fair):
+        return queue.first(over)
+    return next((request for request in queue if tenant[request] not in over), None)
 
 
 def by_rank(queue: Queue, running: Iterable[int]) -> list[int]:

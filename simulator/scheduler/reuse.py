@@ -6,6 +6,8 @@ the step in which the request's first piece runs: each layer waits for its own, 
 of them is computed again.
 Blocks that leave L1 join the write-back of far memory; with `immediate` full ones do when the step that filled them is done.
 Prefetches for sessions have the path when demand has not.
+While the pool is out of reach nothing is found there, and what leaves L1 is lost; what was filled is written when it is back.
+With a board everything that was parked is lost, since blocks are striped.
 Where replicas share a pool, what one has parked there the others find as well (`parked` is then the same for all).
 Events: none; the engine looks at `next_at`.
 """
@@ -41,9 +43,7 @@ class Reuse:
         self.sessions: SessionPrefetch | None = None
         if spec.predictor == "session":
             room = int(max(0.0, geometry.l2_bytes - 2 * geometry.burst * geometry.ranks) // geometry.block_bytes)
-            self.sessions = SessionPrefetch(
-                spec, far.rng, geometry.block_bytes / far.path.read_rate, far.path.read_latency, room
-            )  # fmt: skip
+            self.sessions = SessionPrefetch(spec, far.rng, *self._pace(), room)
         self.fetching: dict[int, int] = {}  # request -> blocks that its first piece reads from L3
         self.taken = Counts()  # pages that requests found in L2, and what was fetched beside them, since the last step
         self.staged: dict[int, int] = {}  # request -> blocks that it had in L2
@@ -54,7 +54,7 @@ class Reuse:
             prefix.forgotten = self._park
 
     def _park(self, identity: int) -> None:
-        if self.parked.put(identity, self._clock(), self.far, self.geometry.block_bytes):
+        if self.far.reachable and self.parked.put(identity, self._clock(), self.far, self.geometry.block_bytes):
             self.residency.homed += self.geometry.layers
             self.far.demoted(1)
 
@@ -71,9 +71,11 @@ class Reuse:
 
     def look(self, now: float) -> None:
         """What is due by now: blocks leave L1, fetches for sessions begin. The prefix cache knows what sequences hold."""
-        for identity in self._filled:
-            self._park(identity)
-        self._filled.clear()
+        if self.far.reachable:
+            for identity in self._filled:
+                if self.prefix.holds(identity):
+                    self._park(identity)
+            self._filled.clear()
         if self.spec.drop_after < inf:
             told, self.prefix.forgotten = self.prefix.forgotten, None  # what is dropped is not demoted
             self.prefix.let_go(now, self.spec.drop_after)
@@ -85,19 +87,23 @@ class Reuse:
             sessions.fetch(turn, self._missing(self._ids(self._after[turn]), now), now)
         self._hold()
 
+    def _there(self, identity: int, now: float) -> bool:
+        """A block can be read from L3."""
+        return self.far.reachable and self.parked.holds(identity, now, self.far)
+
     def _missing(self, ids: Sequence[int], now: float) -> list[int]:
         """What of a leading run is in L3 and not in L1."""
         found = []
         for identity in ids:
             if not self.prefix.holds(identity):
-                if not self.parked.holds(identity, now, self.far):
+                if not self._there(identity, now):
                     break
                 found.append(identity)
         return found
 
     def parks(self, ids: Sequence[int], now: float) -> int:
         """Length of the leading run of these blocks that is in L3."""
-        return next((at for at, identity in enumerate(ids) if not self.parked.holds(identity, now, self.far)), len(ids))
+        return next((at for at, identity in enumerate(ids) if not self._there(identity, now)), len(ids))
 
     def below(self, request: int, ids: Sequence[int], first: int, most: int, now: float) -> tuple[list[int], int]:
         """Ids of the blocks that follow the first ones and are in L2 or L3, at most up to number `most`; how many are in L2."""
@@ -106,7 +112,7 @@ class Reuse:
         for identity in ids[first:most]:
             if identity in there:
                 ahead += 1
-            elif not self.parked.holds(identity, now, self.far):
+            elif not self._there(identity, now):
                 break
             found.append(identity)
         return found, ahead
@@ -118,6 +124,25 @@ class Reuse:
         self.fetching[request] = len(found) - ahead
         self.staged[request] = ahead
         self._settle(request, ahead, now)
+
+    def resize(self, blocks: int, now: float) -> None:
+        """L3 has room for so many blocks from now on."""
+        self.parked.resize(blocks, now)
+
+    def broke(self, at: float, now: float) -> None:
+        """A board was lost at that time, and something of every block with it."""
+        self.parked.lose(at, now)
+
+    def rerouted(self, now: float) -> None:
+        """Another way to the pool, or none: fetches for sessions end with what has come."""
+        if self.sessions is not None:
+            self.sessions.cut(now)
+            self.sessions.pace(*self._pace())
+            self._hold()
+
+    def _pace(self) -> tuple[float, float]:
+        """Seconds of a block on the path to L2, and of its latency."""
+        return self.geometry.block_bytes / self.far.path.read_rate, self.far.path.read_latency
 
     def lost(self, request: int, now: float) -> None:
         """A request will never be admitted."""
@@ -162,7 +187,7 @@ def prefix_of(scenario: ScenarioResolved, geometry: Geometry, work: Work) -> Pre
     """The prefix cache of a replica, if it has one and the work has ids of its blocks."""
     if scenario.kv.sharing != "prefix" or work.ids is None or geometry.most_blocks:
         return None
-    return PrefixCache(geometry.l1_blocks, geometry.block_tokens, scenario.kv.reuse.partial)
+    return PrefixCache(geometry.l1_blocks, geometry.block_tokens, scenario.kv.reuse.partial, geometry.more_blocks)
 
 
 def reuse_of(

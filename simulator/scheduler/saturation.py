@@ -81,7 +81,7 @@ class Saturated:
         if self.path is not None and decodes:
             stored, share = context, read / context  # what is selected is spread evenly
             if isinstance(model, PolicySteps):
-                stored = self.geometry.stored.at(context) if self.geometry.stored is not None else context
+                stored = self.geometry.held(context)
                 share = float(far_reads(self.scenario).ratios(np.array([round(context)]))[1][0])
             far = max(0.0, decodes * stored / self.geometry.block_tokens - self.geometry.l1_blocks) * share
             moving = far * self.geometry.block_bytes / self.path.read_rate

@@ -539,12 +539,15 @@ CLASSES = [
 ]  # fmt: skip
 OF_CLASSES = TIGHT | {"slo.classes": CLASSES, "scheduler.queue": "priority", "scheduler.max_batch": 4}
 TENANTS = NEAR | {"tenants": [{"name": "a"}, {"name": "b", "weight": 2}]}
+BUDGET_OF_A = SPLIT | {"tenants": [{"name": "a", "bandwidth": "10 MB/s", "burst": "100 KB"}, {"name": "b"}]}
 SWAPS = TIGHT | {"scheduler.preemption": "swap_host", "scheduler.swap_space": blocks(4)}
 LIMITED = NEAR | {"scheduler.max_batch": 2, "scheduler.admission": "limit", "scheduler.max_queue": 6}
 CHANGES |= {
     **{f"slo.classes.{name}": (OF_CLASSES, value) for name, value in
        {"name": "c", "ttft": "30 ms", "tpot": "0.2 ms", "weight": 3, "priority": 0, "share": 4}.items()},
     **{f"tenants.{name}": (TENANTS, value) for name, value in {"name": "c", "share": 5, "weight": 3}.items()},
+    "tenants.bandwidth": (BUDGET_OF_A, "20 MB/s"),
+    "tenants.burst": (BUDGET_OF_A, "10 KB"),
     "scheduler.queue": (TIGHT | {"scheduler.max_batch": 4}, "shortest_first"),
     "scheduler.preemption": (TIGHT, "swap_host"),
     "scheduler.swap_space": (SWAPS, blocks(40)),

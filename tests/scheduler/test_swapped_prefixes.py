@@ -53,7 +53,7 @@ def test_what_it_left_is_gone() -> None:
 
 
 def test_a_cache_that_restores() -> None:
-    """Three of five blocks are with another; the sequence comes back around them, and is found by the next. Would catch: a block
+    """Three of five blocks are with another; it comes back around them, and is found by the next. Would catch: blocks
     out of order, a user too many, restored blocks without names."""
     cache = PrefixCache(10, 16)
     ids = [1, 2, 3, 4, 5]

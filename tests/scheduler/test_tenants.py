@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simpy
 
 from simulator.errors import InputError
+from simulator.experiments.explain import explain
+from simulator.experiments.explain_text import render
 from simulator.experiments.run import RunResult, run_scenario
 from simulator.hardware.gpu import StepModel
 from simulator.scenario import Scenario
@@ -40,13 +43,13 @@ LENGTH = {"dist": "fixed", "tokens": "9 tokens"}
 ONE = {"requests": 1, "arrivals": {"process": "at_once"}, "input": LENGTH, "output": LENGTH}
 
 
-def owned(settings: Settings, rows: Rows, tenants: str) -> RunResult:
+def owned(settings: Settings, rows: Rows, tenants: str, coalesce: bool = True) -> RunResult:
     """A checked run of BASE with `settings`; the i-th request is of the tenant with the i-th letter."""
     with TemporaryDirectory() as folder:
         lines = [f"{at!r},{prompt},{output},{name}\n" for (at, prompt, output), name in zip(rows, tenants, strict=True)]
         text = "arrival_s,input_tokens,output_tokens,tenant\n" + "".join(lines)
         Path(folder, "rows.csv").write_text(text, encoding="utf-8")
-        return run_scenario(scenario({"workload.trace.path": "rows.csv", **settings}, folder), check=True)
+        return run_scenario(scenario({"workload.trace.path": "rows.csv", **settings}, folder), check=True, coalesce=coalesce)
 
 
 def there(run: RunResult) -> Any:
@@ -111,9 +114,10 @@ def test_a_step_of_several_has_their_mean_weight() -> None:
 
     Would catch: a mean over tenants or requests instead of bytes.
     """
-    mixed = Tenants([0, 1], [Tenant("x", 1, 2), Tenant("y", 1, 1)])
+    env = simpy.Environment()
+    mixed = Tenants(env, [0, 1], [Tenant("x", 1, 2), Tenant("y", 1, 1)])
     assert mixed.mean_share({0: 3, 1: 1}) == 0.875
-    assert Tenants([0, 1], [Tenant("x", 1, 0.3), Tenant("y", 1, 0.3)]).mean_share({0: 3, 1: 7}) == 1.0
+    assert Tenants(env, [0, 1], [Tenant("x", 1, 0.3), Tenant("y", 1, 0.3)]).mean_share({0: 3, 1: 7}) == 1.0
 
 
 def test_bytes_by_tenant_are_all_bytes() -> None:
@@ -142,11 +146,22 @@ def test_replicas_serve_their_tenants_in_turn() -> None:
 
 
 def test_what_is_resolved_loads_again() -> None:
-    """Would catch: tenants of a group that `scenario.resolved.yaml` leaves out or writes in another way."""
-    resolved = scenario({"workload.synthetic": ONE} | APART | WEIGHTED).resolved
+    """Would catch: tenants of a group, or a budget, that `scenario.resolved.yaml` leaves out or writes in another way."""
+    budgets = {"tenants": [{"name": "x", "bandwidth": "20 MB/s"}, {"name": "y", "bandwidth": "1 GB/s", "burst": "3 B"}]}
+    resolved = scenario({"workload.synthetic": ONE} | APART | budgets).resolved
+    assert [(one.bandwidth, one.burst) for one in resolved.tenants] == [(20e6, 2e6), (1e9, 3.0)]
     again = Scenario.from_dict(resolved.document, ".").resolved
     assert (again.cluster, again.tenants) == (resolved.cluster, resolved.tenants)
     assert [group.tenants for group in again.cluster.groups] == [("x",), ("y",), ()]
+
+
+def test_explain_says_who_is_entitled_to_what() -> None:
+    """Would catch: a share, budget or group that explain leaves out, no limit that is not null in JSON."""
+    settings = {"tenants": [{"name": "x", "weight": 2, "share": 3, "bandwidth": "1 MB/s"}, {"name": "y"}]}
+    found = explain(scenario({"workload.synthetic": ONE} | APART | settings))
+    rows = [list(row.values()) for row in found["tenants"]]
+    assert rows == [["x", 0.75, 2, 1, 1e6, 1e5, ["of x", "decode"]], ["y", 0.25, 1, 0.5, None, 0, ["of y", "decode"]]]
+    assert "no limit" in render(found).split("Tenants on the fabric")[1].split("Devices")[0]
 
 
 @pytest.mark.parametrize(
@@ -155,9 +170,17 @@ def test_what_is_resolved_loads_again() -> None:
         ({"cluster.groups": [{"tenants": ["x", "yy"]}, {"name": "b"}]}, "'yy' is not one of the tenants.*did you mean 'y'"),
         ({"cluster.groups": [{"tenants": ["x"]}, {"name": "b", "tenants": ["x"]}]}, "no group serves tenant 'y'"),
         ({"cluster.groups": [{"tenants": []}, {"name": "b"}]}, "a group that serves nobody"),
+        ({"tenants": [{"name": "x"}, {"name": "y", "bandwidth": "1 GB/s"}]}, "tenants.1.bandwidth: nothing crosses a fabric"),
+        ({"cluster.replicas": 2, "tenants": [{"name": "x", "bandwidth": "1 GB/s"}]}, "nothing crosses a fabric here"),
+        ({"tenants": [{"name": "x", "burst": "1 GB"}]}, "tenants.0.burst: burst is of a tenant with a bandwidth"),
+        (
+            pool(10, 60) | {"kv.placement.eviction": "lfu", "tenants": [{"name": "x", "bandwidth": "1 GB/s"}]},
+            "bandwidth beside pages by identity.*write kv.placement.eviction: split",
+        ),
     ],
 )
 def test_groups_and_tenants_have_to_agree(settings: dict[str, Any], message: str) -> None:
-    """Would catch: a request that no replica may take, which would end in a traceback; a name that is not there."""
+    """Would catch: a request that no replica may take, which would end in a traceback; a name that is not there; a budget that
+    nothing is charged to."""
     with pytest.raises(InputError, match=f"(?s){message}"):
         scenario({"workload.synthetic": ONE} | WEIGHTED | settings)

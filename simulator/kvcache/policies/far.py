@@ -57,11 +57,13 @@ class FarReads:
             weight, selected = group.share * group.kv_scale, selection.read(chosen, model.layers, entries)
             self._read.append(_Read(weight, 1.0 / group.run_every, entries, selected))
 
+    def far(self, contexts: Ints) -> Floats:
+        """Dense tokens of sequences of these contexts that may be far."""
+        return sum((weight * self._size * self._beyond(held, contexts) for weight, held in self._held), np.zeros(len(contexts)))
+
     def ratios(self, contexts: Ints) -> tuple[Floats, Floats]:
         """(scan, moved) by far bytes, of sequences of these contexts; 0 where nothing can be far."""
-        far, scan, moved = (np.zeros(len(contexts)) for _ in range(3))
-        for weight, entries in self._held:
-            far += weight * self._size * self._beyond(entries, contexts)
+        far, scan, moved = self.far(contexts), np.zeros(len(contexts)), np.zeros(len(contexts))
         for group in self._read:
             read = group.weight * self._touched * self._size * self._beyond(group.selected, contexts)
             read += group.weight * self._index * self._beyond(group.entries, contexts)
