@@ -174,6 +174,8 @@ class Replica:
             recorder.first_token[request] = self.clock
             recorder.first_run[request] = recorder.resumed_run[request] = recorder.runs.count
         self._emitted[request] = emitted + 1
+        if isinstance(self.queue, Fair):
+            self.queue.serves(request, 1)
         if emitted + 1 == self.output[request]:
             self._finish(request)
         elif self.batching.together:
@@ -205,8 +207,6 @@ class Replica:
         recorder.status[request] = FINISHED
         recorder.finished[request] = self.clock
         recorder.finish_run[request] = recorder.runs.count
-        if isinstance(self.queue, Fair):
-            self.queue.serves(request, self.output[request])
         self._release(request, again=False)
         del self._emitted[request]
         if self.ended is not None:
