@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite, ulp
+from typing import Union
 
 import simpy
 from simpy.events import EventPriority
@@ -60,6 +61,7 @@ class Stage:
 
 
 Path = tuple[tuple[Stage, float], ...]
+Share = Union[float, "Together"]
 
 
 @dataclass(eq=False, slots=True)
@@ -120,7 +122,7 @@ class Fabric:
         cap: float = inf,
         latency: float = 0.0,
         tag: str = "",
-        share: float | Together = 1.0,
+        share: Share = 1.0,
     ) -> Flow:
         """Start a transfer of `size` raw bytes; `cap` is in raw bytes/s, `latency` (s) passes before the first byte; `share`
         is its weight at the arbiters (`sharing.py`).

@@ -29,7 +29,7 @@ from math import inf
 
 import simpy
 
-from simulator.hardware.fabric import DEMAND, Fabric, Stage, Together
+from simulator.hardware.fabric import DEMAND, Fabric, Share, Stage
 from simulator.scheduler.engine import Engine
 from simulator.scheduler.frontend import Frontend
 from simulator.scheduler.lockstep import Lockstep
@@ -156,7 +156,7 @@ class Disaggregated(Frontend):
             crossing.moving = True
             wait = max(0.0, ready - self.env.now)
             way: Sequence[tuple[Stage, float]] = crossing.way
-            share: float | Together = 1.0
+            share: Share = 1.0
             if self._tenants is not None:
                 way, share = [*way, *self._tenants.way(request)], self._tenants.share(request)
             flow = self.fabric.move(size, way, DEMAND, min(rate, crossing.most), wait, f"prompt {request}", share)

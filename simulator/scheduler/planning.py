@@ -18,7 +18,7 @@ from simulator.kvcache.selection import tokens_read
 from simulator.scheduler.admission import AdmittingReplica
 from simulator.scheduler.far_in_part import FarInPart, Reads
 from simulator.scheduler.paged import PagedFar
-from simulator.scheduler.queues import by_rank
+from simulator.scheduler.queues import Fair, by_rank
 from simulator.scheduler.swap import Copy
 
 
@@ -46,10 +46,10 @@ class PlannedReplica(AdmittingReplica):
 
     def plan(self) -> StepPlan | None:
         """The next step; None if there is nothing to run."""
-        batch, rule = self.batch, self.batching
-        arrived = self.resume() if self.resuming and rule.opens(self) else 0
+        batch, rule, before = self.batch, self.batching, len(self.running)
+        arrived = self.resume() if self.resuming and rule.opens(self) and not (rule.apart and self.prefilling) else 0
         pieces: list[tuple[int, int]] = []
-        if rule.apart:
+        if rule.apart and len(self.running) == before:  # who came back decodes at once
             if self.prefixes is not None:
                 self.prefixes.tell(0)
             pieces = rule.pieces(self, self._budget(0), False)
@@ -91,6 +91,8 @@ class PlannedReplica(AdmittingReplica):
         self.clock = end
         if plan.decodes or not batch.size:
             batch.advance(1, batch.new_blocks(1))
+            if isinstance(self.queue, Fair):
+                self.queue.decoded(batch.offset, 1)
         else:
             for request in batch.offset:
                 self._waiting.setdefault(request, start)

@@ -23,7 +23,7 @@ from math import inf
 import simpy
 
 from simulator.hardware.bucket import Bucket
-from simulator.hardware.fabric import Fabric, Stage, Together
+from simulator.hardware.fabric import Fabric, Share, Stage, Together
 from simulator.scenario.resolved import Tenant
 
 
@@ -61,7 +61,7 @@ class Tenants:
         """Of each tenant, seconds in which something of it waited for its bucket."""
         return [self.buckets[one].throttled if one in self.buckets else 0.0 for one in range(len(self._share))]
 
-    def share(self, request: int) -> float | Together:
+    def share(self, request: int) -> Share:
         """For how many flows a crossing of this request counts."""
         tenant = self._tenant[request]
         return self._together.get(tenant, self._share[tenant])
