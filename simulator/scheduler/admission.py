@@ -117,7 +117,7 @@ class AdmittingReplica(PatientReplica):
         that go to L3."""
         sent = 0
         while (request := self.head) is not None and self._comes_with_kv(request):
-            entry, growing = self._entry(request), len(self.batch.starting()) + 1  # blocks that the next step may start
+            entry, growing = self._entry(request), self.batch.new_blocks(1) + 1  # blocks that the next step may start
             if entry is None or self.residency.claimed + entry[0] + growing * bool(self.running) > self.reachable:
                 return sent
             self._leaves_queue(request)
