@@ -46,8 +46,8 @@ def against_reported(claims: Sequence[Claim]) -> Drawn:
         place.legend(loc="lower right")
     caption = (
         "What the simulator gives for each claim, over what is reported; for times and overheads the inverse. "
-        f"Band: {100 * WITHIN:.0f} %. As assumed: hardware, codec and predictor as the authors state "
-        "them. As measured: PCIe Gen4 and codec as measured, a predictor whose hits were counted. Values beyond 0.02 and 50 are drawn there."
+        f"Band: {100 * WITHIN:.0f} %. As assumed: hardware, codec and predictor as the authors state them. As measured: PCIe "
+        "Gen4 and codec as measured, a predictor whose hits were counted. Values beyond 0.02 and 50 are drawn there."
     )
     return Drawn(figure, table, caption, spots)
 
