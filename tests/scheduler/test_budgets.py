@@ -81,6 +81,20 @@ def test_tokens_come_as_fast_as_their_bytes_may() -> None:
     assert (run.columns["finished_s"] - run.columns["first_token_s"])[0] == pytest.approx(expected, rel=1e-4)
 
 
+def test_pieces_of_a_prompt_wait_for_what_their_past_has_read() -> None:
+    """A prompt in pieces of 64 tokens, whose past does not fit in L1 and is read by every piece; it gives out one token.
+    y's short ones beside it do not wait. What the last piece reads, at most all blocks but its own, need not be paid back.
+
+    Would catch: prompts that go on while their tenant owes, or hold up the pieces of others.
+    """
+    rows = [(0.0, 600, 1), (0.05, 30, 1), (0.1, 30, 1)]
+    run = owned(MIXED | limited("1 MB/s", "1 B") | {"scheduler.prefill_chunk": "64 tokens"}, rows, "xyy")
+    read, last = run.summary["tenants"]["x"]["far_read_bytes"], 600 * TOKEN
+    assert read > 2 * last
+    assert (read - last) / 1e6 <= run.columns["ttft_s"][0] <= read / 1e6
+    assert max(run.columns["ttft_s"][1:]) < 0.02
+
+
 @pytest.mark.parametrize("name", WORLDS)
 def test_a_tenant_never_has_more_than_its_budget(name: str) -> None:
     """In every kind of world all requests end, the invariants hold (`owned` checks them, those of the bucket among them), and
