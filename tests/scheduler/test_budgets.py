@@ -29,6 +29,10 @@ WORLDS: dict[str, dict[str, Any]] = {
     "apart, with a pool": CROSSING | MIXED,
     "static": MIXED | {"scheduler.batching": "static", "scheduler.prefill_chunk": "64 tokens"},
     "prompts first": MIXED | {"scheduler.batching": "prefill_first", "scheduler.queue": "fair"},
+    "windows": MIXED | {"model.window": "64 tokens"},
+    "in part": MIXED | {"kv.retention.keep": 0.5},
+    "failing": MIXED | {"cluster.kv_pool.count": 2, "faults": [{"what": "board_lost", "at": "100 ms", "for": "50 ms"}]},
+    "swapped beside a pool": MIXED | {"scheduler.preemption": "swap_host", "cluster.kv_pool.board.memory": "1 MB"},
     "swapped": {
         "kv.l1": "900 KiB", "scheduler.watermark": 0.0, "scheduler.preemption": "swap_host",
         "cluster.gpus.link": {"type": "pcie-gen4-x16", "bandwidth": "0.1 GB/s"},
