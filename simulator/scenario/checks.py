@@ -140,7 +140,7 @@ def _tiers(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> It
 def _pool(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
     kv, pool = scenario.kv, scenario.pool
     if pool is not None:
-        if kv.sharing == "prefix" and scenario.scheduler.preemption != "swap_pool":  # that pool holds nothing else
+        if scenario.parks:
             yield from _parked(scenario, source)
         elif scenario.prefetch.predictor == "session":
             message = "'session' fetches what a prefix cache has parked in the pool"
@@ -194,12 +194,12 @@ def _parked(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
     if scenario.prefetch.predictor == "session" and scenario.cluster.groups:
         message = "'session' knows which sessions come back, not to which of several replicas"
         yield source.problem(("prefetch", "predictor"), message, "use none or next_layer")
+    if scenario.prefetch.predictor == "session" and scenario.devices == "detailed":
+        message = "fetches for sessions are not modelled on detailed devices"
+        yield source.problem(("prefetch", "predictor"), message, "use none or next_layer, or write devices: fluid")
     if scenario.prefetch.control != "fixed":
         yield source.problem(("prefetch", "control"), "a prefix is read once: there is no next step to learn for; use fixed")
-    refused = (
-        (scenario.devices == "detailed", "detailed devices", "write devices: fluid"),
-        (bool(scenario.model.window), f"the sliding window of {scenario.model.name}", "remove kv.sharing"),
-    )
+    refused = ((bool(scenario.model.window), f"the sliding window of {scenario.model.name}", "remove kv.sharing"),)
     for there, what, instead in refused:
         if there:
             yield source.problem(at, f"a prefix cache beside a pool with {what} is not modelled", instead)
