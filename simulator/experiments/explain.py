@@ -22,6 +22,7 @@ from simulator import catalog
 from simulator.experiments import uncalibrated
 from simulator.experiments.device_curves import device_curves
 from simulator.experiments.explain_replicas import rates_of_all, replicas
+from simulator.experiments.explain_tenants import tenants
 from simulator.experiments.policy_bounds import Needs, needs, note, of_a_sequence, twice_compressed
 from simulator.experiments.simulation import retained, stream
 from simulator.experiments.validity import unmodelled
@@ -61,6 +62,7 @@ def explain(scenario: Scenario, read: Requests | None = None) -> dict[str, Any]:
         if far
         else None,
         "replicas": replicas(resolved),
+        "tenants": tenants(resolved),
         "devices": {"model": resolved.devices, "curves": device_curves(resolved)} if far else None,
         "faults": _faults(resolved, sizes),
         "bounds": bounds,
@@ -104,7 +106,7 @@ def _load(work: Requests, scenario: ScenarioResolved) -> dict[str, Any]:
 
 def _capacity(scenario: ScenarioResolved, sizes: Geometry) -> dict[str, Any]:
     model = scenario.model
-    token = sizes.block_bytes / sizes.block_tokens
+    token = sizes.token_bytes
     tiers = {"l1": (scenario.l1_per_gpu * scenario.gpus.count, sizes.l1_blocks)}
     if scenario.pool is not None:
         tiers["l2"] = (sizes.l2_bytes, int(sizes.l2_bytes // sizes.block_bytes))
@@ -205,6 +207,8 @@ def _arbitrated(name: str, switch: Switch) -> str:
 def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, work: Requests) -> dict[str, Any] | None:
     if len(work) == 0:
         return None
+    if scenario.parks:
+        far, sizes = None, replace(sizes, l3_blocks=0)
     model, gpu, gpus = scenario.model, scenario.gpus.gpu, scenario.gpus.count
     prompt, output = float(work.input_tokens.mean()), max(1.0, float(work.output_tokens.mean()))
     context = prompt + output / 2
@@ -221,18 +225,18 @@ def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, wo
     fetched, crosses = read if policy.elsewhere else fetched, 1.0
     if far is not None and not scenario.kv.policies.identity:
         fetched, crosses = policy.scanned, policy.moved / (policy.scanned or 1.0)
-    stored = (sizes.l1_blocks + sizes.l3_blocks) * sizes.block_tokens
+    stored = sizes.dense_tokens(sizes.l1_blocks + sizes.l3_blocks)
     batch = min(float(scenario.scheduler.max_batch), max(1.0, stored // kept), max(1.0, sizes.l1_blocks // sizes.near_blocks))
     other = other_steps(scenario)
     steps = other or StepModel(model, scenario.gpus, scenario.scheduler.host_overhead)
-    token = sizes.block_bytes / sizes.block_tokens
+    token = sizes.token_bytes
     moved = scenario.weights_per_gpu - _untouched(scenario, steps, batch)
     moved = policy.passes * (policy.layers * moved + batch * read * token / gpus)
     pairs = steps.decode_attention(1).flops * steps.ranks * model.layers  # FLOPs per (query, key) pair
     flops = 2.0 * model.active_parameters * policy.layers * batch + pairs * batch * policy.multiplied
     flops *= policy.passes * policy.width
     peak = for_precision(gpu, model.weights).peak_flops
-    far_tokens = max(0.0, batch * fetched - sizes.l1_blocks * sizes.block_tokens - sizes.l2_bytes / token) * crosses
+    far_tokens = max(0.0, batch * fetched - sizes.dense_tokens(sizes.l1_blocks) - sizes.l2_bytes / token) * crosses
     seconds = {
         "hbm": moved / gpu.memory_bandwidth,
         "flops": flops / (gpus * peak),

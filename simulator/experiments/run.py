@@ -250,7 +250,10 @@ def _warnings(scenario: Scenario, simulation: Simulation, stable: Stability) -> 
     warnings = [stable.warning] if stable.warning else []
     warnings += simulation.notes
     if scenario.resolved.kv.sharing == "prefix" and simulation.engine.replicas[0].prefix is None:
-        warnings.append("prefix reuse: not in the workload (no ids of blocks that fit kv.block); prompts are computed whole")
+        why = "not in the workload (no ids of blocks that fit kv.block)"
+        if scenario.resolved.model.kept_tokens:
+            why = "none where every layer has a window, which keeps no prefix"
+        warnings.append(f"prefix reuse: {why}; prompts are computed whole")
     if scenario.resolved.prefetch.predictor == "token_model":
         warnings.append(claims(scenario.resolved.prefetch.model))
     if not scenario.resolved.gpus.gpu.calibrated:

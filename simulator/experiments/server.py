@@ -49,8 +49,8 @@ class Server:
             )
         swap = self.engine.replicas[0].swap
         path = self.far.nominal if self.far else swap.path if swap else None
-        kind = path.bound_kind if path else "link"
-        return StepLaw(model.host, model.host_per_sequence, model.attention_part, model.unit_load(), times, kind)
+        kind, swaps = path.bound_kind if path else "link", swap.path.bound_kind if swap and swap.path else "link"
+        return StepLaw(model.host, model.host_per_sequence, model.attention_part, model.unit_load(), times, kind, swaps)
 
 
 def schedule(scenario: ScenarioResolved, pool: Pool, number: int) -> Schedule:

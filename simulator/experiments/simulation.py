@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from simulator.experiments.server import Server, server
 from simulator.experiments.streams import stream as stream
+from simulator.hardware.pool import far_path
 from simulator.kvcache.geometry import Geometry, geometry
 from simulator.kvcache.policies import law, retention
 from simulator.metrics.recorder import Recorder
@@ -28,11 +29,20 @@ from simulator.scheduler.far import FarMemory
 from simulator.scheduler.frontend import Frontend
 from simulator.scheduler.lockstep import Lockstep
 from simulator.scheduler.routing import RULES, ByTenant, Rule
-from simulator.scheduler.shared import Room, SharedFabric, SharedFar, far_crossings, transfer_crossings, transfer_most
+from simulator.scheduler.shared import (
+    Room,
+    SharedFabric,
+    SharedFar,
+    far_crossings,
+    host_crossings,
+    swaps_together,
+    transfer_crossings,
+    transfer_most,
+)
 from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 from simulator.workload.labels import numbered
-from simulator.workload.prefix_ids import block_ids, fits
+from simulator.workload.prefix_ids import block_ids, fits, thinned_ids
 from simulator.workload.requests import Requests
 
 EVENTS_BETWEEN_LOOKS = 200
@@ -49,21 +59,25 @@ def labels_of(requests: Requests, scenario: ScenarioResolved) -> tuple[NDArray[n
 
 
 def work_of(
-    requests: Requests, block_tokens: int, kind: Sequence[int] = (), tenant: Sequence[int] = (), partial: bool = False
-) -> Work:
+    requests: Requests, block_tokens: int, kind: Sequence[int] = (), tenant: Sequence[int] = (), partial: bool = False,
+    share: float = 1.0,
+) -> Work:  # fmt: skip
     """The requests as the scheduler takes them; ids of blocks where the trace has them and one size is a multiple of the other;
-    `partial`: of the last, partial one of a prompt as well, where answers have none."""
+    `partial`: of the last, partial one of a prompt as well, where answers have none. With a `share` of each prompt's tokens in
+    the cache ids stand for fewer tokens; answers, which are whole there, are not found in prompts, where they are not."""
     ids, outputs, size = requests.hash_ids, requests.output_ids, requests.block_tokens
     prompt, output = requests.input_tokens.tolist(), requests.output_tokens.tolist()
 
     def of(request: int) -> list[int]:
         assert ids is not None
         found: list[int] = ids[request].tolist()
+        if share != 1.0:
+            return thinned_ids(found, share * size, block_tokens, prompt[request], partial)
         if outputs is not None:
             return block_ids(found + outputs[request].tolist(), size, block_tokens, prompt[request] + output[request])
         return block_ids(found, size, block_tokens, prompt[request], partial)
 
-    whole = ids is not None and fits(size, block_tokens)
+    whole = ids is not None and (share != 1.0 or fits(size, block_tokens))
     loop = requests.loop
     after, delay = (loop.after.tolist(), loop.delay.tolist()) if loop else ([], [])
     session = [] if requests.session is None else requests.session.tolist()
@@ -78,6 +92,11 @@ def retained(requests: Requests, policy: Retention) -> Requests:
     prompts = [retention.prompt(policy, tokens) for tokens in requests.input_tokens.tolist()]
     note = f"retention: {share:g} of each prompt's tokens are kept; lengths below are those"
     return replace(requests, input_tokens=np.array(prompts, np.int64), notes=(*requests.notes, note))
+
+
+def _equal(request: int) -> float:
+    """The weight of a request where there are no tenants."""
+    return 1.0
 
 
 def _pairs(roles: Sequence[str]) -> list[tuple[int, int]]:
@@ -99,7 +118,8 @@ class Simulation:
         self.env = simpy.Environment()
         self.kind, self.tenant = labels_of(requests, scenario)
         named = self.kind.tolist() if scenario.slo.given else (), self.tenant.tolist() if scenario.tenants else ()
-        work = work_of(requests, scenario.kv.block_tokens, *named, scenario.kv.reuse.partial)
+        share = retention.prompt_share(scenario.kv.policies.retention)
+        work = work_of(requests, scenario.kv.block_tokens, *named, scenario.kv.reuse.partial, share)
         recorder = Recorder(len(requests))
         self.tenants = Tenants(self.env, work.tenant, scenario.tenants) if scenario.tenants else None
         self.frontend: Frontend | None = None
@@ -129,7 +149,7 @@ class Simulation:
         for number, (group, own) in enumerate(every):
             rows = first[group.role] if not any(one.role == group.role for one in found) else first[group.role].beside()
             far = None
-            if shares:
+            if shares and own.scheduler.preemption != "swap_pool":
                 draws = stream(scenario.seed, f"prefetch {number}" if number else "prefetch")
                 far = SharedFar(own, geometry(own), draws, fabric, number)
             task = of_prompts if group.role == "prefill" else decoded
@@ -146,13 +166,17 @@ class Simulation:
             self.frontend = Frontend(self.env, work, every_one, rules[1])
         for one, placed in zip(found, self.frontend.placed, strict=True):
             one.requests = placed
-        if shares and scenario.kv.sharing == "prefix":
+        if shares and scenario.parks:
             self._park_together(engines)
-        elif shares:
+        elif shares and not any(one.far is None for one in found):
             self.frontend.room = room = Room(found[0].geometry.l3_blocks)
             room.engines += engines
             for engine in engines:
                 engine.room = room
+        if shares:
+            share = self.tenants.share if self.tenants is not None else _equal
+            latencies = [far_path(own).read_latency for _, own in every]
+            swaps_together([engine.swap for engine in engines], latencies, fabric, share)
         return found
 
     def _park_together(self, engines: Sequence[Engine]) -> None:
@@ -174,6 +198,8 @@ class Simulation:
     def _fabric(self, replicas: list[ScenarioResolved], shares: bool, check: bool) -> SharedFabric:
         """What replicas have in common: the pool, and the way between those that compute prompts and those that decode."""
         crossings = [one for number, own in enumerate(replicas) for one in far_crossings(own, number)] if shares else []
+        for number, own in enumerate(replicas):
+            crossings += host_crossings(own, number) if shares and own.scheduler.preemption == "swap_host" else []
         roles = [group.role for group in self.scenario.cluster.groups for _ in range(group.count)]
         roles.sort(key=lambda role: role != "prefill")
         for start, end in _pairs(roles):

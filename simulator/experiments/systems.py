@@ -6,7 +6,8 @@ which it needs; an arm may give them:
 
     arms: {instinfer: {kv.system: instinfer, kv.placement.compute.memory: 8 TB, ...}}
 
-`sequences` is how many requests of the workload's mean length KV memory holds, all of it used. `relative` is throughput against
+`sequences` is how many requests of the workload's mean length KV memory holds, all of it used that can hold sequences that run:
+L1, and a pool that is not for preempted or parked ones. `relative` is throughput against
 the system `none` at the same other values, else against the first system that ran.
 Runs and results are those of `sweep`: the same folder, the same journal.
 """
@@ -67,11 +68,26 @@ def systems(
     if not named:
         message = "no axis and no arm sets kv.system; write for example axes: {kv.system: [none, kivi, duoattention]}"
         raise InputError(Problem(loaded.name, "axes", message, "`speckvsim catalog kv_systems` lists the systems"))
+    _check_names(loaded)
     result = sweep(loaded, out, jobs, backend, scheduler, report)
     rows = _distinct([_row(point, result) for point in result.points])
     for row in rows:
         row["relative"] = _relative(row, rows)
     return SystemsResult(rows, result)
+
+
+def _check_names(study: Study) -> None:
+    """InputError with every name that is no system, before anything runs."""
+    asked = [(name, study.places[SYSTEM]) for name in study.axes[SYSTEM].values] if SYSTEM in study.axes else []
+    asked += [arm[SYSTEM] for arm in study.arms.values() if SYSTEM in arm]
+    problems = []
+    for name, place in dict.fromkeys((str(name), str(place)) for name, place in asked):
+        try:
+            catalog.load("kv_systems", name)
+        except catalog.UnknownName as error:
+            problems.append(Problem(place, SYSTEM, error.message, error.hint))
+    if problems:
+        raise InputError(problems)
 
 
 def _distinct(rows: list[Row]) -> list[Row]:
@@ -117,11 +133,15 @@ def _relative(row: Row, rows: list[Row]) -> float | None:
 
 
 def sequences(scenario: ScenarioResolved) -> int:
-    """Sequences of the workload's mean length that all KV memory holds."""
+    """Sequences of the workload's mean length that KV memory holds."""
     prompt, output = _lengths(scenario.workload, scenario.seed)
     sizes = geometry(scenario)
     tokens = round(prompt * prompt_share(scenario.kv.policies.retention) + output)
-    return (sizes.l1_blocks + sizes.l3_blocks) // max(1, sizes.blocks(tokens))
+    blocks, near = max(1, sizes.blocks(tokens)), sizes.l1_blocks
+    if scenario.pool is None or scenario.scheduler.preemption == "swap_pool" or scenario.kv.sharing == "prefix":
+        return near // blocks
+    both = near + sizes.l3_blocks if scenario.kv.eviction == "split" else max(near, sizes.l3_blocks)  # else inclusive
+    return min(both // blocks, near // min(blocks, sizes.near_blocks))
 
 
 @lru_cache(maxsize=8)

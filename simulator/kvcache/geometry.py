@@ -10,6 +10,10 @@ ceil((window - 1) / block_tokens) + 1 of a sequence: a block that falls out of i
 piece reads before its own window is not held beyond that. Under other KV policies (`stored`) a block is memory of that size,
 and a sequence has as many as its KV and states fill: a block then holds more tokens the smaller they are. Beside a pool the
 newest block of a sequence, and what never leaves HBM (`policies.far`), are `near_blocks`.
+
+Where prefixes are shared, blocks are tokens under every policy: with stored(n) = c n + b(n), b bounded, a block has c of the
+bytes of the model's own, and a sequence holds ceil(b(n) / c / block_tokens) more (`beside`) that nobody shares: its newest
+tokens while they are stored whole, the room for drafted ones.
 """
 
 from __future__ import annotations
@@ -44,6 +48,8 @@ class Geometry:
     most_blocks: int = 0  # of one sequence; 0: as many as it has tokens
     near_blocks: int = 1  # of each sequence that are always in L1, if it has so many
     stored: Curve | None = None  # dense tokens whose memory a sequence takes; None: its own
+    relative: float = 1.0  # bytes of a block to those of as many tokens of the model's own KV
+    beside: Curve | None = None  # tokens of blocks that a sequence takes beside its own; None: none
 
     @property
     def layer_bytes(self) -> float:
@@ -54,37 +60,73 @@ class Geometry:
     def block_bytes(self) -> float:
         return self.layer_bytes * self.layers
 
+    @property
+    def token_bytes(self) -> float:
+        """A token of the model's own KV, all layers and ranks."""
+        return self.block_bytes / self.block_tokens / self.relative
+
+    def dense_tokens(self, blocks: int) -> float:
+        """Tokens of the model's own KV that take so many blocks."""
+        return blocks * self.block_tokens * self.relative
+
     def blocks(self, tokens: int) -> int:
         """Blocks that hold `tokens` tokens of one sequence."""
         if self.stored is not None:
             return ceil(self.stored.at(tokens) / self.block_tokens - 1e-9) if tokens else 0
         blocks = -(-tokens // self.block_tokens)
-        return min(blocks, self.most_blocks) if self.most_blocks else blocks
+        return min(blocks, self.most_blocks) if self.most_blocks else blocks + self.more_blocks(tokens)
+
+    def more_blocks(self, tokens: int) -> int:
+        """Blocks that a sequence has beside those of its tokens."""
+        if self.beside is None or not tokens:
+            return 0
+        return ceil(self.beside.at(tokens) / self.block_tokens - 1e-9)
+
+    @property
+    def curved(self) -> bool:
+        """A sequence does not just start a block every `block_tokens` tokens."""
+        return self.stored is not None or self.beside is not None
 
     def blocks_over(self, tokens: Ints) -> Ints:
         """The same of many sequences under other KV policies, each with tokens."""
-        assert self.stored is not None
-        found: Ints = np.ceil(self.stored.over(tokens) / self.block_tokens - 1e-9).astype(np.int64)
+        if self.stored is not None:
+            return self._filled(self.stored, tokens)
+        assert self.beside is not None
+        return -(-tokens // self.block_tokens) + self._filled(self.beside, tokens)
+
+    def _filled(self, curve: Curve, tokens: Ints) -> Ints:
+        found: Ints = np.ceil(curve.over(tokens) / self.block_tokens - 1e-9).astype(np.int64)
         return found
+
+    def held(self, tokens: float) -> float:
+        """Tokens whose blocks a sequence of so many takes, block by block as fine as tokens."""
+        if self.stored is not None:
+            return self.stored.at(tokens)
+        return tokens if self.beside is None else tokens + self.beside.at(tokens)
 
 
 def geometry(scenario: ScenarioResolved) -> Geometry:
     """Sizes and capacities of a resolved scenario."""
     model, kv, pool, ranks = scenario.model, scenario.kv, scenario.pool, scenario.gpus.tensor_parallel
-    page = model.kv_elements(ranks) * model.kv_bytes * kv.block_tokens
+    page, most = model.kv_elements(ranks) * model.kv_bytes * kv.block_tokens, most_blocks(model, kv.block_tokens)
+    small, stored_as, beside = 1.0, None, None  # bytes of a block relative to the model's own
+    if not kv.policies.identity:
+        stored_as = stored_by(kv.policies, model, kv.block_tokens).times(shares(kv.policies.latent, ranks))
+        if kv.sharing == "prefix" and not most:
+            small, beside = stored_as.slope, stored_as.bounded.times(1.0 / stored_as.slope)
+            stored_as = None
+    page *= small
     block = page * ranks * model.layers
     stage = page * ranks * -(-model.layers // scenario.gpus.pipeline_parallel)
     stored = pool.boards * pool.board.memory / pool.shared_by if pool else 0.0
     ratio, compute = kv.codec.ratio, kv.policies.compute
-    near = kv.blocks if kv.blocks is not None else int(scenario.l1_per_gpu * ranks // stage)
-    stored_as, near_blocks = None, 1
-    if not kv.policies.identity:
-        stored_as = stored_by(kv.policies, model, kv.block_tokens).times(shares(kv.policies.latent, ranks))
-        if pool and kv.sharing != "prefix":  # which has the sequences that run in L1 alone
-            constant = near_tokens(kv.policies, model, kv.block_tokens) * shares(kv.policies.latent, ranks)
-            near_blocks += ceil(constant / kv.block_tokens - 1e-9)
-        if compute.at != "gpu":
-            near = int(compute.devices * compute.memory // (model.kv_bytes_per_token * kv.block_tokens))
+    near = int(kv.blocks / small) if kv.blocks is not None else int(scenario.l1_per_gpu * ranks // stage)
+    if compute.at != "gpu":
+        near = int(compute.devices * compute.memory // (model.kv_bytes_per_token * kv.block_tokens * small))
+    near_blocks = 1
+    if pool and kv.sharing != "prefix" and not kv.policies.identity:  # which has the sequences that run in L1 alone
+        constant = near_tokens(kv.policies, model, kv.block_tokens) * shares(kv.policies.latent, ranks)
+        near_blocks += ceil(constant / kv.block_tokens - 1e-9)
     return Geometry(
         block_tokens=kv.block_tokens,
         layers=model.layers,
@@ -96,7 +138,9 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
         l3_blocks=int(stored * ratio // block),
         l3_bytes=stored,
         ratio=ratio,
-        most_blocks=most_blocks(model, kv.block_tokens),
+        most_blocks=most,
         near_blocks=near_blocks,
         stored=None if stored_as == IDENTITY else stored_as,
+        relative=small,
+        beside=None if beside == Curve() else beside,
     )

@@ -10,11 +10,15 @@ The rule of vLLM V1's block pool, block for block:
     release     a sequence frees its blocks from the last to the first, so that heads of prefixes outlive their tails
     caching     a block is cached in the step that fills it: who comes later in the same step can already use it
 
-Two sequences that compute the same block at the same time hold a copy each, and both copies are cached.
+Two sequences that compute the same block at the same time hold a copy each, and both copies are cached. The one that was
+cached first is found; of two that decode the same tokens side by side that may be either.
 
 With `partial` the last, partial block of a prompt is reused as well where it has an id (not vLLM's rule: that of a
 cache that counts whole prompts): by a sequence with just this prompt, if nobody else holds it, since its answer is
 written behind it. At least one token is computed all the same; its block is found.
+
+`beside` says how many blocks a sequence holds besides those of its tokens (`Geometry.beside`): they have no ids, and
+are freed before the others, like a partial block.
 
 `forgotten` and `cached` are told the ids that leave this cache and come into it, for tiers below it (`parked.py`).
 Not modelled: hash collisions, ids that depend on anything but the tokens (adapters, images).
@@ -28,8 +32,10 @@ from math import inf
 
 
 class PrefixCache:
-    def __init__(self, capacity: int, block_tokens: int, partial: bool = False):
-        self.capacity, self.block_tokens, self.partial = capacity, block_tokens, partial
+    def __init__(
+        self, capacity: int, block_tokens: int, partial: bool = False, beside: Callable[[int], int] = lambda tokens: 0
+    ):  # fmt: skip
+        self.capacity, self.block_tokens, self.partial, self._beside = capacity, block_tokens, partial, beside
         self.forgotten: Callable[[int], None] | None = None  # told of each id of which no copy is left
         self.cached: Callable[[int], None] | None = None  # told of each id that comes in
         self._unused = capacity  # blocks that never held anything: taken before all others
@@ -39,10 +45,15 @@ class PrefixCache:
         self._id: dict[int, int] = {}  # cached block -> its id
         self._cached: dict[int, dict[int, None]] = {}  # id -> blocks that hold it, the oldest first
         self._held: dict[int, list[int]] = {}  # sequence -> its blocks
+        self._more: dict[int, list[int]] = {}  # sequence -> those that it has besides
         self._full: dict[int, int] = {}  # sequence -> how many of them were full when it was last looked at
         self._reading: dict[int, list[int]] = {}  # decoding sequence -> its blocks when it began to
         self._readers: dict[int, int] = {}  # block -> decoding sequences that read it
         self.common, self.common_reads = 0, 0  # blocks that several read, and their readers in all
+
+    def blocks(self, tokens: int) -> int:
+        """That a sequence of so many tokens holds."""
+        return -(-tokens // self.block_tokens) + self._beside(tokens)
 
     @property
     def used(self) -> int:
@@ -85,7 +96,7 @@ class PrefixCache:
             if not users:
                 del self._free[block]
             self._users[block] = users + 1
-        self._held[sequence] = list(blocks)
+        self._held[sequence], self._more[sequence] = list(blocks), []
         self._full[sequence] = len(blocks)
 
     def write(self, sequence: int, tokens: int, ids: Sequence[int], whole: bool = False) -> None:
@@ -94,6 +105,8 @@ class PrefixCache:
         held = self._held[sequence]
         for _ in range(-(-tokens // self.block_tokens) - len(held)):
             held.append(self._take())
+        more = self._more[sequence]
+        more += [self._take() for _ in range(self._beside(tokens) - len(more))]
         first, full = self._full[sequence], tokens // self.block_tokens
         if whole and self.partial:
             full = -(-tokens // self.block_tokens)
@@ -170,6 +183,7 @@ class PrefixCache:
         self._held[sequence] = [
             there[at] if at in there else self._take() for at in range(-(-tokens // self.block_tokens))
         ]  # fmt: skip
+        self._more[sequence] = [self._take() for _ in range(self._beside(tokens))]
         self._full[sequence] = full = min(tokens // self.block_tokens, len(ids))
         for at in range(full):
             if at not in there:
@@ -180,7 +194,7 @@ class PrefixCache:
         del self._full[sequence]
         self._decoded(sequence)
         freed = 0
-        for block in reversed(self._held.pop(sequence)):
+        for block in reversed(self._held.pop(sequence) + self._more.pop(sequence)):
             self._users[block] -= 1
             if not self._users[block]:
                 del self._users[block]

@@ -140,7 +140,7 @@ def _tiers(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> It
 def _pool(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
     kv, pool = scenario.kv, scenario.pool
     if pool is not None:
-        if kv.sharing == "prefix" and scenario.scheduler.preemption != "swap_pool":  # that pool holds nothing else
+        if scenario.parks:
             yield from _parked(scenario, source)
         elif scenario.prefetch.predictor == "session":
             message = "'session' fetches what a prefix cache has parked in the pool"
@@ -148,7 +148,7 @@ def _pool(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Ite
         if scenario.prefetch.predictor == "stream" and kv.selection.kind == "pages":
             message = "'stream' fetches all that is stored in the order of use, but pages are drawn for every step"
             yield source.problem(("prefetch", "predictor"), message, "write predictor: history or next_layer")
-        if kv.selection.kind == "pages" and file.kv.selection.overlap is None:
+        if kv.selection.kind == "pages" and kv.sharing != "prefix" and file.kv.selection.overlap is None:
             message = "pages needs overlap, the share of a set that was in the set before; for example 0.8"
             yield source.problem(("kv", "selection"), message)
         if kv.selection.kind == "pages" and scenario.model.window:
@@ -194,13 +194,12 @@ def _parked(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
     if scenario.prefetch.predictor == "session" and scenario.cluster.groups:
         message = "'session' knows which sessions come back, not to which of several replicas"
         yield source.problem(("prefetch", "predictor"), message, "use none or next_layer")
+    if scenario.prefetch.predictor == "session" and scenario.devices == "detailed":
+        message = "fetches for sessions are not modelled on detailed devices"
+        yield source.problem(("prefetch", "predictor"), message, "use none or next_layer, or write devices: fluid")
     if scenario.prefetch.control != "fixed":
         yield source.problem(("prefetch", "control"), "a prefix is read once: there is no next step to learn for; use fixed")
-    refused = (
-        (kv.selection.kind != "dense", "selected tokens", "write kv.selection.kind: dense"),
-        (scenario.devices == "detailed", "detailed devices", "write devices: fluid"),
-        (bool(scenario.model.window), f"the sliding window of {scenario.model.name}", "remove kv.sharing"),
-    )
+    refused = ((bool(scenario.model.window), f"the sliding window of {scenario.model.name}", "remove kv.sharing"),)
     for there, what, instead in refused:
         if there:
             yield source.problem(at, f"a prefix cache beside a pool with {what} is not modelled", instead)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from simulator.errors import Problem
 from simulator.scenario.far_events import needs_identity
@@ -35,10 +34,14 @@ def policy_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source
             yield source.problem(at, f"KV policies are not modelled together with {what}")
     if scenario.pool is not None:
         yield from _beside_a_pool(scenario, source)
-    alone = replace(policies, read="each", loop=Policies().loop)
-    if scenario.kv.sharing == "prefix" and not alone.identity:
-        message = "blocks of prefixes hold what the model itself caches; remove sharing or the other KV policies"
-        yield source.problem(("kv", "sharing", "kind"), message)
+    if scenario.kv.sharing == "prefix":
+        for name, group in policies.layout.groups:
+            if group.kind != "full":
+                what = "the state" if group.kind in ("ssm", "conv") else "the window"
+                message = (
+                    f"{name} keeps {what} of the newest token only, not that at the end of a prefix that others go on from"
+                )
+                yield source.problem(("kv", "sharing", "kind"), message, "remove sharing, or the groups that are not full")
     if policies.latent == "sharded" and not (model.kv_latent and gpus.tensor_parallel > 1):
         message = "sharded is a latent over tensor-parallel GPUs; the model has no kv_latent, or there is one GPU"
         yield source.problem(("kv", "topology", "latent"), message)

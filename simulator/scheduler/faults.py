@@ -7,8 +7,8 @@ Lost boards (and what is cut off for good): pages are striped, so every sequence
 it. Such requests start over with what they have given out (recompute), or end (abort). L3 is as large as what is left of it;
 the newest requests are preempted until the claims of the others fit. Requests that do not fit what will ever be there again are
 aborted, later ones rejected. Where boards fail faster than a request is served, it starts over for ever.
-With a prefix cache L3 holds what nobody reads now: it is lost with a board, not found while the pool is out of reach, and nobody waits
-(`reuse.py`).
+With a prefix cache L3 holds what nobody reads now: it is lost with a board, not found while the pool is out of reach, and
+nobody waits (`reuse.py`).
 A way that comes back: far reads wait. The replica stands still from the step that needs one until then; sequences that are in
 L1 decode on, and admission counts L1 only.
 
@@ -93,7 +93,7 @@ class Faults:
                 replica.abort(request)
                 struck.aborted += 1
             else:
-                replica.preempt(request)
+                replica.preempt(request, keeps=False)
                 struck.recomputed += 1
         while replica.residency.claimed > replica.residency.capacity():
             replica.preempt(next(reversed(replica.running)))

@@ -79,6 +79,12 @@ class Prefixes:
         for request in self.batch.offset:
             write(request, cached(request) + ahead, chain[request])
 
+    def steps_to_full(self) -> float:
+        """Steps until the decoding sequences fill a block that somebody may find: 1 is the next."""
+        size, cached = self.cache.block_tokens, self.batch.cached
+        named = (one for one in self.batch.offset if cached(one) // size < len(self._chain[one]))
+        return min((size - cached(one) % size for one in named), default=inf)
+
     def release(self, request: int, now: float, again: bool) -> int:
         """A running request ends, or goes back to the queue (`again`): how many of its blocks nobody else holds."""
         if request in self.batch.offset:
@@ -106,7 +112,7 @@ class Prefixes:
     def own(self, request: int) -> int:
         """How many blocks of a decoding sequence nobody else holds."""
         self.write(request, self.batch.cached(request))
-        return -(-self.batch.cached(request) // self.cache.block_tokens) - len(self.cache.shared(request))
+        return self.cache.blocks(self.batch.cached(request)) - len(self.cache.shared(request))
 
     def leave(self, request: int) -> None:
         """A decoding sequence is swapped out; it will be released."""
@@ -121,4 +127,4 @@ class Prefixes:
         there = {at: self.cache.copy(identity) for at, identity in self._left.pop(request).items()}
         idle = self.cache.idle(list(there.values()))
         self.cache.restore(request, tokens, self._chain[request], there)
-        return -(-tokens // self.cache.block_tokens) - len(there) + idle
+        return self.cache.blocks(tokens) - len(there) + idle

@@ -66,11 +66,14 @@ class Replica:
         self.prefixes: Prefixes | None = None
         if self.prefix is not None:
             self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder, scenario.kv.reuse.drop_after)
+        self.lane = 0  # of those in lock step, which share a recorder
         self.clock = 0.0
         self.presence = 0.0  # integral of the number of requests in the system
         self.known = Known(work.arrival, work.prompt, work.kind, scenario.slo.classes, work.tenant, scenario.tenants)
         self.queue = queue_of(spec.queue, self.known)
         self.swap = swap_of(scenario, geometry)
+        if self.swap is not None:
+            self.swap.told = lambda change: recorder.swapped.append((recorder.runs.count, change))
         if self.swap is not None and self.prefixes is not None:
             self.prefixes.watch(self.swap.drop)
         self.overtakes = not isinstance(self.queue, deque) or spec.admission != "queue"  # an arrival counts at once
@@ -89,7 +92,8 @@ class Replica:
         self._waiting: dict[int, float] = {}
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
-        self.in_part = FarInPart(scenario, geometry) if far is not None and self.other is not None else None
+        in_part = far is not None and self.other is not None and not parks  # what was parked comes back whole
+        self.in_part = FarInPart(scenario, geometry) if in_part else None
         self.tenants: Tenants | None = None  # set where the scenario has any
         self.over: frozenset[int] = frozenset()  # tenants that have to wait, as of the beginning of the step (`patience.py`)
         self.sitting: dict[int, float] = {}  # decoding sequences that sit out of steps for that, since when
@@ -105,10 +109,8 @@ class Replica:
 
     @property
     def elsewhere(self) -> int:
-        """Blocks with a home out of HBM: in L3, or swapped out."""
-        if self.reuse is not None:
-            return self.reuse.parked.used
-        return self.residency.l3_used if self.swap is None else self.swap.blocks
+        """Blocks with a home in L3."""
+        return self.residency.l3_used if self.reuse is None else self.reuse.parked.used
 
     def reach(self, blocks: int) -> None:
         """Admission counts so many blocks from now on."""
@@ -172,6 +174,8 @@ class Replica:
             recorder.first_token[request] = self.clock
             recorder.first_run[request] = recorder.resumed_run[request] = recorder.runs.count
         self._emitted[request] = emitted + 1
+        if isinstance(self.queue, Fair):
+            self.queue.serves(request, 1)
         if emitted + 1 == self.output[request]:
             self._finish(request)
         elif self.batching.together:
@@ -203,8 +207,6 @@ class Replica:
         recorder.status[request] = FINISHED
         recorder.finished[request] = self.clock
         recorder.finish_run[request] = recorder.runs.count
-        if isinstance(self.queue, Fair):
-            self.queue.serves(request, self.output[request])
         self._release(request, again=False)
         del self._emitted[request]
         if self.ended is not None:
@@ -217,14 +219,16 @@ class Replica:
                 self._decode_on(request)
             self._waiting, self._held = self._held, {}
 
-    def preempt(self, request: int) -> None:
+    def preempt(self, request: int, keeps: bool = True) -> None:
         """Release a running request's blocks; it goes back to the queue, and starts over with what it has emitted unless its
-        blocks are swapped out."""
+        blocks are swapped out, which takes that it `keeps` them."""
         recorder, swap = self.recorder, self.swap
-        if swap is not None and request in self.batch.offset:
+        decodes = request in self.batch.offset or request in self.sitting
+        if swap is not None and decodes and keeps:
             blocks = self._blocks_of(request) if self.prefixes is None else self.prefixes.own(request)
-            if swap.takes(blocks):
-                swap.out(request, blocks)
+            far = self.residency.absent(request, blocks) if isinstance(self.residency, Split | Lru) else 0
+            if swap.takes(blocks) and (not far or (self.far is not None and self.far.reachable)):
+                swap.out(request, blocks, far)
                 self._swaps(request, blocks)
                 if self.prefixes is not None:
                     self.prefixes.leave(request)

@@ -187,7 +187,7 @@ def prefix_of(scenario: ScenarioResolved, geometry: Geometry, work: Work) -> Pre
     """The prefix cache of a replica, if it has one and the work has ids of its blocks."""
     if scenario.kv.sharing != "prefix" or work.ids is None or geometry.most_blocks:
         return None
-    return PrefixCache(geometry.l1_blocks, geometry.block_tokens, scenario.kv.reuse.partial)
+    return PrefixCache(geometry.l1_blocks, geometry.block_tokens, scenario.kv.reuse.partial, geometry.more_blocks)
 
 
 def reuse_of(

@@ -1,4 +1,4 @@
-"""The sequences that decode together where a KV policy says how much memory each takes (`Geometry.stored`).
+"""The sequences that decode together where a KV policy says how much memory each takes (`Geometry.stored`, `.beside`).
 
 As `DecodeBatch`, but a sequence starts a block of memory when its KV fills another one, not every `block_tokens` steps:
 what is kept grows slower than the context, and differently for each length. So blocks come from the contexts of all members,
@@ -34,6 +34,11 @@ class StoredBatch(DecodeBatch):
         more = over(self._contexts(1)) > over(self._contexts())
         return dict.fromkeys(request for request, starts in zip(self.offset, more.tolist()) if starts)
 
+    def starts(self, request: int) -> int:
+        """More than one where blocks are of a token and an index is stored beside it."""
+        cached = self.cached(request)
+        return self._blocks(cached + 1) - self._blocks(cached)
+
     def new_blocks(self, steps: int) -> int:
         over = self.geometry.blocks_over
         return int((over(self._contexts(steps)) - over(self._contexts())).sum())
@@ -53,6 +58,6 @@ class StoredBatch(DecodeBatch):
 
 def batch_of(geometry: Geometry, window: int) -> DecodeBatch:
     """The decoding sequences of a replica; `window`: of the model, where `DecodeBatch` counts what it reads."""
-    if geometry.stored is not None:
+    if geometry.curved:
         return StoredBatch(geometry)
     return DecodeBatch(geometry.block_tokens, window, geometry.most_blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, floor
 
 import numpy as np
 
@@ -24,6 +25,25 @@ def block_ids(ids: Sequence[int], id_tokens: int, block_tokens: int, tokens: int
         return [ids[min((index + 1) * parts, len(ids)) - 1] for index in range(min(blocks, covered))]
     parts = id_tokens // block_tokens
     return [ids[index // parts] * parts + index % parts for index in range(min(blocks, len(ids) * parts))]
+
+
+def thinned_ids(ids: Sequence[int], id_tokens: float, block_tokens: int, tokens: int, partial: bool = False) -> list[int]:
+    """The same for ids that stand for any number of tokens, a whole one or not.
+
+    A block has the id in which it ends, and its number among those that do: it is another one wherever the tokens up to the end
+    of that id are, which is later than its own end.
+    """
+    per = id_tokens / block_tokens
+    numbers, found = max(1, ceil(per - 1e-9)), list[int]()
+    everything = partial and len(ids) * id_tokens >= tokens - 1  # a prompt is rounded up to whole tokens
+    for index in range(-(-tokens // block_tokens) if partial else tokens // block_tokens):
+        at = ceil((index + 1) / per - 1e-9) - 1
+        if at >= len(ids):
+            if not everything:
+                break
+            at = len(ids) - 1
+        found.append(ids[at] * numbers + index - floor(at * per + 1e-9))
+    return found
 
 
 def fits(id_tokens: int, block_tokens: int) -> bool:

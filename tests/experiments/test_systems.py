@@ -9,8 +9,9 @@ import pytest
 from analysis.figures.draw import figures_of
 from analysis.figures.results import open_as_one
 from simulator.errors import InputError
-from simulator.experiments.systems import SystemsResult, systems
+from simulator.experiments.systems import SystemsResult, sequences, systems
 from simulator.experiments.systems_text import systems_text
+from tests.properties.small import blocks, pool, scenario
 
 STUDY: dict[str, Any] = {
     "name": "some",
@@ -70,3 +71,28 @@ def test_a_study_without_systems_is_refused() -> None:
     with pytest.raises(InputError) as caught:
         systems(STUDY | {"axes": {"scheduler.max_batch": [1, 2]}, "arms": {}})
     assert "kv.system" in caught.value.problems[0].message
+
+
+def test_names_that_are_no_system() -> None:
+    """All of them in one message, with the nearest, before anything runs. Catches a traceback after the sweep."""
+    with pytest.raises(InputError) as caught:
+        systems(STUDY | {"axes": {"kv.system": ["none", "kivy"]}, "arms": {"far": {"kv.system": "instinfr"}}})
+    messages = [f"{one.field} {one.message} {one.hint}" for one in caught.value.problems]
+    assert len(messages) == 2 and "'kivi'" in messages[0] and "'instinfer'" in messages[1]
+
+
+def test_sequences_that_a_pool_holds() -> None:
+    """16 blocks each: L1 and L3 together, the larger one where L1 holds copies, L1 alone where the pool is for the preempted;
+    and as many as L1 holds the newest tokens of. Catches memory counted that no running sequence can have."""
+    lengths = {"dist": "fixed", "tokens": "128 tokens"}
+    work = {"requests": 1, "arrivals": {"process": "at_once"}, "input": lengths, "output": lengths}
+    beside = pool(l1=64, l3=160) | {"workload.synthetic": work}
+
+    def holds(**more: object) -> int:
+        return sequences(scenario(beside | {name.replace("__", "."): value for name, value in more.items()}).resolved)
+
+    assert holds(kv__placement={"eviction": "split"}) == (64 + 160) // 16
+    assert holds(kv__placement={"eviction": "lru"}) == 160 // 16
+    assert holds(scheduler__preemption="swap_pool") == 64 // 16
+    newest = {"k_bits": 2, "v_bits": 2, "residual": "64 tokens"}  # 4 blocks, and the one that fills
+    assert holds(kv__placement={"eviction": "split"}, kv__hbm_codec=newest, kv__l1=blocks(20)) == 20 // 5

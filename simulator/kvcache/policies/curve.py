@@ -60,6 +60,11 @@ class Curve:
         return sum(slope for cap, slope in self.terms if cap == inf)
 
     @property
+    def bounded(self) -> Curve:
+        """What it is beyond `slope` * n."""
+        return Curve(tuple(term for term in self.terms if term[0] < inf), self.constant)
+
+    @property
     def limit(self) -> float:
         """What f comes to for long contexts, where it stops growing."""
         return self.constant + sum(slope * cap for cap, slope in self.terms)
