@@ -110,7 +110,10 @@ class PlannedReplica(AdmittingReplica):
         return self._done[request]
 
     def contexts(self) -> list[int]:
-        """Tokens that each sequence of the next decode step reads."""
+        """Tokens that each sequence of the next decode step reads; has, where the step model says what is read of them."""
+        if self.other is not None:
+            contexts: list[int] = self.decoding_contexts().tolist()
+            return contexts
         ahead = self.batch.step + 1
         return [self.policy.read_tokens([offset + ahead]) for offset in self.batch.offset.values()]
 
