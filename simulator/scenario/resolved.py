@@ -359,6 +359,11 @@ class ScenarioResolved:
     tenants: tuple[Tenant, ...] = ()
     cluster: Cluster = ONE_REPLICA
 
+    @property
+    def parks(self) -> bool:
+        """The pool holds KV that nobody reads now; sequences that run are in L1 alone."""
+        return self.pool is not None and self.kv.sharing == "prefix" and self.scheduler.preemption != "swap_pool"
+
     def of(self, group: Group) -> ScenarioResolved:
         """The scenario as one replica of a group sees it."""
         return replace(self, gpus=group.gpus, scheduler=group.scheduler, kv=group.kv)

@@ -37,6 +37,7 @@ from simulator.scheduler.faults import Faults
 from simulator.scheduler.moments import At
 from simulator.scheduler.planning import PlannedReplica, StepPlan
 from simulator.scheduler.pricing import attention_beside, uneven
+from simulator.scheduler.queues import Fair
 from simulator.scheduler.shared import Room
 from simulator.scheduler.swap import Copy
 from simulator.scheduler.tenants import Tenants
@@ -80,6 +81,7 @@ class Engine(PlannedReplica):
         self.turn = NORMAL  # of several: who goes first where steps end at the same moment
         self._run: Run | None = None  # the run under way
         self._cut = inf  # fed: what ends the run under way
+        self.yields = False  # somebody follows at this very moment on who has ended here: the router goes first
         self.process: simpy.Process | None = None
         self.room: Room | None = None  # of a pool that it shares with others
         # told of each step with prompts: its plan, when its first layer begins, s of a layer, when the last one is done
@@ -99,8 +101,14 @@ class Engine(PlannedReplica):
     @property
     def claimed_share(self) -> float:
         """KV blocks that its requests claim, or ask for with the prompts that wait, by the blocks that there are."""
-        waiting = self.asked_blocks((*self.inbox.waiting, *self.queue))
-        return (self.claimed_before(self.env.now) + waiting) / self.lasting
+        waiting, begun = self.asked_blocks((*self.inbox.waiting, *self.queue)), self._begun()
+        if begun and self.spec.reserve != "full":
+            waiting += self.batch.new_blocks(begun)
+        return (self.residency.claimed + waiting) / self.lasting
+
+    def _begun(self) -> int:
+        """Steps of the run under way that have begun by now."""
+        return self._run.to(self.env.now)[0] if self._run is not None else 0
 
     def claimed_before(self, moment: float) -> int:
         """Blocks claimed by those admitted, with what the steps of the run under way that end before a moment have added."""
@@ -110,7 +118,7 @@ class Engine(PlannedReplica):
 
     def cached_tokens(self, ids: Sequence[int], tokens: int) -> tuple[int, int]:
         """Tokens of a prompt, with these ids of blocks, that it need not compute, and those of them that are in its L1."""
-        return self.found_tokens(ids, tokens, self.env.now, self._run.to(self.env.now)[0] - 1 if self._run is not None else 0)
+        return self.found_tokens(ids, tokens, self.env.now, self._begun())
 
     def preempt(self, request: int, keeps: bool = True) -> None:
         super().preempt(request, keeps)
@@ -167,6 +175,10 @@ class Engine(PlannedReplica):
             known = self._known if self.present and self.spec.asynchronous else self.clock
             while arrivals.next <= known:
                 self.offer(arrivals.take())
+            if self.yields:
+                self.yields = False
+                yield from self._pass(self.clock)
+                continue
             if self.room is not None:
                 self.room.lend(self)
             self.heed()
@@ -275,16 +287,20 @@ class Engine(PlannedReplica):
         limit = self.steady_steps() if self.coalesce else 1
         room = self.residency.near_room()
         limit = batch.steps_within(room if self.reuse is None else min(room, self.reuse.unseen), limit)
+        if self.queue and self.prefixes is not None and self.batching.opens(self):
+            limit = int(min(limit, self.prefixes.steps_to_full() - 1))  # a block filled may be what lets the head in
         if limit == 0:
             yield from self._step()
             return
         extra = uneven(self)
         if extra and extra != uneven(self, 1):
             limit = 1  # so few sequences that the shortest of them counts, which grows
+        if isinstance(self.queue, Fair) and self.queue.contested:
+            limit = 1
         extra *= model.passes(size)
         run = self._run = Run(now, model.base(size, size), model.unit_time(size), context, growth, extra, limit)
         # while the head of the queue waits for blocks or a place, an arrival that cannot overtake it changes nothing
-        waits = self.queue and not self.overtakes and all([self.ever_fits(request) for request in self.inbox.waiting])
+        waits = self.queue and not self.overtakes and all(map(self.ever_fits, self.inbox.waiting))
         until = inf if waits else self.arrivals.next
         self._cut = until = min(until, self._next_change)
         if self.far is not None:
@@ -314,6 +330,8 @@ class Engine(PlannedReplica):
         self.clock, self._known = end, last
         self.steps += steps
         batch.advance(steps, blocks)
+        if isinstance(self.queue, Fair):
+            self.queue.decoded(batch.offset, steps)
         if self.pages is not None:
             self.pages.ran(batch.step, steps)
         for request in batch.ended():

@@ -74,7 +74,9 @@ class Faults:
         """Nothing can go on before the next change: far pages are out of reach, or nobody that waits can enter."""
         replica = self.replica
         if not replica.running:
-            return self.lend is None and not replica.admits()  # where replicas share a pool, one of them may make room
+            if self.lend is not None or replica.over:
+                return False  # one of those that share the pool may make room; who is over a budget waits for that
+            return not replica.admits()
         if replica.reuse is not None:
             return False  # those that run are in L1; who enters finds nothing in the pool
         waiting = self._health.boards > 0 and not self._health.reachable

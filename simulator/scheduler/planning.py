@@ -18,7 +18,7 @@ from simulator.kvcache.selection import tokens_read
 from simulator.scheduler.admission import AdmittingReplica
 from simulator.scheduler.far_in_part import FarInPart, Reads
 from simulator.scheduler.paged import PagedFar
-from simulator.scheduler.queues import by_rank
+from simulator.scheduler.queues import Fair, by_rank
 from simulator.scheduler.swap import Copy
 
 
@@ -46,10 +46,10 @@ class PlannedReplica(AdmittingReplica):
 
     def plan(self) -> StepPlan | None:
         """The next step; None if there is nothing to run."""
-        batch, rule = self.batch, self.batching
-        arrived = self.resume() if self.resuming and rule.opens(self) else 0
+        batch, rule, before = self.batch, self.batching, len(self.running)
+        arrived = self.resume() if self.resuming and rule.opens(self) and not (rule.apart and self.prefilling) else 0
         pieces: list[tuple[int, int]] = []
-        if rule.apart:
+        if rule.apart and len(self.running) == before:  # who came back decodes at once
             if self.prefixes is not None:
                 self.prefixes.tell(0)
             pieces = rule.pieces(self, self._budget(0), False)
@@ -75,6 +75,7 @@ class PlannedReplica(AdmittingReplica):
             reads = self._far_reads(pieces, produced, decodes)
         produced += self._place(pieces) + arrived
         copies = self.swap.taken() if self.swap is not None else ()
+        self._ahead = int(decodes > 0)
         return StepPlan(decodes, context, pieces, work, complete, tokens, reads, crosses, produced, copies)
 
     def _budget(self, decodes: int) -> int:
@@ -88,9 +89,11 @@ class PlannedReplica(AdmittingReplica):
         batch = self.batch
         if self._waiting and plan.decodes:
             self._first_decodes(run, start)
-        self.clock = end
+        self.clock, self._ahead = end, 0
         if plan.decodes or not batch.size:
             batch.advance(1, batch.new_blocks(1))
+            if isinstance(self.queue, Fair):
+                self.queue.decoded(batch.offset, 1)
         else:
             for request in batch.offset:
                 self._waiting.setdefault(request, start)
@@ -108,7 +111,10 @@ class PlannedReplica(AdmittingReplica):
         return self._done[request]
 
     def contexts(self) -> list[int]:
-        """Tokens that each sequence of the next decode step reads."""
+        """Tokens that each sequence of the next decode step reads; has, where the step model says what is read of them."""
+        if self.other is not None:
+            contexts: list[int] = self.decoding_contexts().tolist()
+            return contexts
         ahead = self.batch.step + 1
         return [self.policy.read_tokens([offset + ahead]) for offset in self.batch.offset.values()]
 

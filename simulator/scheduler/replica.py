@@ -90,6 +90,7 @@ class Replica:
         # static batches: sequences that wait for the prompts of the others, then for their first decode, since when
         self._held: dict[int, float] = {}
         self._waiting: dict[int, float] = {}
+        self._ahead = 0  # 1 while a planned step is under way in which sequences decode
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
         in_part = far is not None and self.other is not None and not parks  # what was parked comes back whole
@@ -132,10 +133,10 @@ class Replica:
 
     def found_tokens(self, ids: Sequence[int], tokens: int, now: float, ahead: int = 0) -> tuple[int, int]:
         """Tokens of a prompt, with these ids of blocks, that it need not compute, and those of them that are in L1; `ahead`:
-        steps done since the state that is known here."""
+        steps begun since the state that is known here."""
         if self.prefixes is None:
             return 0, 0
-        self.prefixes.tell(ahead)
+        self.prefixes.tell(self._ahead + ahead)
         near, far = self.prefixes.findable(ids, tokens, now)
         return (near + far) * self.geometry.block_tokens, near * self.geometry.block_tokens
 
@@ -174,6 +175,8 @@ class Replica:
             recorder.first_token[request] = self.clock
             recorder.first_run[request] = recorder.resumed_run[request] = recorder.runs.count
         self._emitted[request] = emitted + 1
+        if isinstance(self.queue, Fair):
+            self.queue.serves(request, 1)
         if emitted + 1 == self.output[request]:
             self._finish(request)
         elif self.batching.together:
@@ -205,8 +208,6 @@ class Replica:
         recorder.status[request] = FINISHED
         recorder.finished[request] = self.clock
         recorder.finish_run[request] = recorder.runs.count
-        if isinstance(self.queue, Fair):
-            self.queue.serves(request, self.output[request])
         self._release(request, again=False)
         del self._emitted[request]
         if self.ended is not None:
@@ -223,7 +224,8 @@ class Replica:
         """Release a running request's blocks; it goes back to the queue, and starts over with what it has emitted unless its
         blocks are swapped out, which takes that it `keeps` them."""
         recorder, swap = self.recorder, self.swap
-        if swap is not None and request in self.batch.offset and keeps:
+        decodes = request in self.batch.offset or request in self.sitting
+        if swap is not None and decodes and keeps:
             blocks = self._blocks_of(request) if self.prefixes is None else self.prefixes.own(request)
             far = self.residency.absent(request, blocks) if isinstance(self.residency, Split | Lru) else 0
             if swap.takes(blocks) and (not far or (self.far is not None and self.far.reachable)):

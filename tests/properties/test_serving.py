@@ -1,5 +1,5 @@
-"""Generated combinations of what serves: replicas, groups in lock step, prefill apart from decode, pools of their own or one for
-all, swaps, batching, queues, faults. In each all invariants hold, every request ends, and runs of steps are their single steps.
+"""Generated combinations of what serves: replicas, groups in lock step, prefill apart from decode, private and shared pools,
+swaps, batching, queues, faults. In each all invariants hold, every request ends, and runs of steps are their single steps.
 """
 
 from __future__ import annotations
