@@ -32,7 +32,8 @@ ROW = st.builds(
         "timestamp": gap, "input_length": 16 * length + more, "output_length": output,
         "hash_ids": [100 * talk + block for block in range(length)] + [10_000 * (length + 7) + more] * (more > 0),
     },
-    st.sampled_from([0, 0, 0, 1, 100]), st.integers(0, 2), st.integers(0, 5), st.integers(1, 15), st.sampled_from([1, 3, 40, 60, 90]),
+    st.sampled_from([0, 0, 0, 1, 100]), st.integers(0, 2),
+    st.integers(0, 5), st.integers(1, 15), st.sampled_from([1, 3, 40, 60, 90]),
 )  # fmt: skip
 
 
