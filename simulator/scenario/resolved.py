@@ -364,6 +364,11 @@ class ScenarioResolved:
         return replace(self, gpus=group.gpus, scheduler=group.scheduler, kv=group.kv)
 
     @property
+    def far_in_place(self) -> bool:
+        """Sequences that run read from the pool: it is not just for those that were preempted, or for prefixes."""
+        return self.pool is not None and self.scheduler.preemption != "swap_pool" and self.kv.sharing != "prefix"
+
+    @property
     def weights_per_gpu(self) -> float:
         """Bytes of weights on each GPU."""
         gpus = self.gpus
