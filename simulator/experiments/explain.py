@@ -22,6 +22,7 @@ from simulator import catalog
 from simulator.experiments import uncalibrated
 from simulator.experiments.device_curves import device_curves
 from simulator.experiments.explain_replicas import rates_of_all, replicas
+from simulator.experiments.explain_tenants import tenants
 from simulator.experiments.policy_bounds import Needs, needs, note, of_a_sequence, twice_compressed
 from simulator.experiments.simulation import retained, stream
 from simulator.experiments.validity import unmodelled
@@ -61,6 +62,7 @@ def explain(scenario: Scenario, read: Requests | None = None) -> dict[str, Any]:
         if far
         else None,
         "replicas": replicas(resolved),
+        "tenants": tenants(resolved),
         "devices": {"model": resolved.devices, "curves": device_curves(resolved)} if far else None,
         "faults": _faults(resolved, sizes),
         "bounds": bounds,

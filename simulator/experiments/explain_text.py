@@ -15,6 +15,8 @@ def render(found: dict[str, Any]) -> str:
         sections.append((f"Path of far KV: {direction}", _path(path)))
     if found["replicas"]:
         sections.append((f"Replicas, routing {found['replicas']['routing']}", _replicas(found["replicas"])))
+    if found["tenants"]:
+        sections.append(("Tenants on the fabric", _tenants(found["tenants"])))
     if found["devices"]:
         sections.append((f"Devices of far memory: {found['devices']['model']}", _devices(found["devices"]["curves"])))
     if found["faults"]:
@@ -73,6 +75,17 @@ def _replicas(found: dict[str, Any]) -> list[list[str]]:
         rows.append(["transfer", _human_time(way["latency_s"]), f"{token} a token", least])
         rows += [[f"  {stage['stage']}", _human(stage["bytes_per_s"], "B/s")] for stage in way["stages"]]
         rows.append(["  its links keep up with", "any rate" if knee is None else f"{knee:,.0f} prompt tokens/s"])
+    return rows
+
+
+def _tenants(found: list[dict[str, Any]]) -> list[list[str]]:
+    """Shares of flows, budgets, and where the tenants are served."""
+    rows = [["tenant", "requests drawn", "a flow counts as", "bandwidth, raw", "burst", "served by"]]
+    for one in found:
+        limit = one["bandwidth_bytes_per_s"]
+        rate, burst = _human(limit, "B/s"), _human(one["burst_bytes"], "B") if limit else "-"
+        shares = [f"{one['requests_share']:.1%}", f"{one['flow_counts_as']:.3g}"]
+        rows.append([one["tenant"], *shares, rate, burst, ", ".join(one["served_by"]) or "the one replica"])
     return rows
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulator.experiments import together
 from simulator.experiments.server import Server
 from simulator.experiments.simulation import Simulation
-from simulator.hardware.pool import FarPath
+from simulator.experiments.swapped import room_in_use, with_swaps
 from simulator.metrics import invariants, summary
 from simulator.metrics.far_share import far_share, far_stall
 from simulator.metrics.handover import joined
@@ -22,11 +22,10 @@ from simulator.metrics.recorder import Recorder
 from simulator.metrics.requests import request_columns, token_gaps
 from simulator.metrics.steps import StepColumns, Steps
 from simulator.metrics.timeseries import BINS, timeseries
-from simulator.metrics.traffic import StageUse, Traffic
+from simulator.metrics.traffic import Traffic, carried
 from simulator.scheduler.detailed import DetailedFar
 from simulator.scheduler.disaggregation import Disaggregated
 from simulator.scheduler.frontend import Frontend
-from simulator.scheduler.swap import Swap
 from simulator.workload.requests import Requests
 
 
@@ -123,7 +122,7 @@ def part_of(server: Server, requests: Requests) -> Part:
     columns = request_columns(recorder, steps, arrival[rows], prompt, output, session)
     if own is not None:
         columns["request"] = np.array(own, dtype=np.int64)
-    traffic = _traffic(server, int(steps.far["near"].sum()))
+    traffic = with_swaps(server, _traffic(server, int(steps.far["near"].sum())))
     columns |= {name: column[rows] for name, column in far_share(server.recorder, traffic, len(requests)).items()}
     return Part(server, recorder, steps, columns, traffic)
 
@@ -153,13 +152,9 @@ def tiers_of(part: Part) -> together.Held:
     curve = geometry.blocks_over if geometry.curved else None
     blocks = blocks_by_step(recorder, steps, geometry.block_tokens, geometry.most_blocks, curve)
     block = geometry.block_bytes
-    swap = server.engine.replicas[0].swap
-    if swap is not None:
-        out = steps.runs["far_blocks"][steps.run] * block
-        place = ("host", swap.capacity, 1.0) if swap.path is None else ("l3", geometry.l3_bytes, geometry.ratio)
-        return {"l1": (geometry.l1_blocks * block, blocks * block), place[0]: (place[1], out / place[2])}
-    if not pool:
-        return {"l1": (len(server.engine.replicas) * geometry.l1_blocks * block, blocks * block)}
+    swapped = room_in_use(server, recorder, steps)
+    if not pool or "l3" in swapped:
+        return {"l1": (len(server.engine.replicas) * geometry.l1_blocks * block, blocks * block)} | swapped
     far = steps.runs["far_blocks"][steps.run]
     near = blocks - far if server.scenario.kv.eviction == "split" else np.minimum(blocks, geometry.l1_blocks)
     staged = np.zeros(len(steps.run))
@@ -168,7 +163,7 @@ def tiers_of(part: Part) -> together.Held:
         "l1": (geometry.l1_blocks * block, near * block),
         "l2": (geometry.l2_bytes, staged),
         "l3": (geometry.l3_bytes, far * (block / geometry.ratio)),
-    }
+    } | swapped
 
 
 def _traffic(server: Server, not_far: int) -> Traffic:
@@ -176,15 +171,12 @@ def _traffic(server: Server, not_far: int) -> Traffic:
     far, geometry, gpu = server.far, server.geometry, server.scenario.gpus.gpu
     burst = geometry.burst
     near = gpu.memory_latency + burst / (gpu.attention_bandwidth_efficiency * gpu.memory_bandwidth)
-    swap = server.engine.replicas[0].swap
-    if swap is not None:
-        return _swapped(server, swap, near)
     if far is None:
         return Traffic(l1_access_s=near)
     counts, path, groups = far.counts, far.nominal, far.by_group()
     if len(groups) == 1:
         groups = [replace(groups[0], near=not_far - far.l2_hits, kept=far.l2_hits)]
-    stages = _carried(path, far.moved * geometry.layer_bytes, far.written)
+    stages = carried(path.read, path.write, far.moved * geometry.layer_bytes, far.written)
     return Traffic(
         page_bytes=geometry.layer_bytes,
         asked=counts.asked, demand=counts.demand, in_time=counts.in_time, late=counts.late,
@@ -196,32 +188,6 @@ def _traffic(server: Server, not_far: int) -> Traffic:
         l3_access_s=path.read_latency + burst / path.burst_rate,
         rates=tuple(path.rates()),
         stages=stages,
-    )  # fmt: skip
-
-
-def _carried(path: FarPath, read: float, written: float) -> tuple[StageUse, ...]:
-    """What each stage of both ways carried, of raw bytes read and written."""
-    carried: dict[str, list[float]] = {}
-    for crossings, raw in ((path.read, read), (path.write, written)):
-        for stage, rate, weight in crossings:
-            carried.setdefault(stage, [rate, 0.0])[1] += raw * weight
-    return tuple(StageUse(stage, rate, total) for stage, (rate, total) in carried.items())
-
-
-def _swapped(server: Server, swap: Swap, near: float) -> Traffic:
-    """Totals of preempted sequences that were copied out and back."""
-    geometry, gpus = server.geometry, server.scenario.gpus
-    back, out = swap.blocks_in * geometry.block_bytes, swap.blocks_out * geometry.block_bytes
-    ended = swap.blocks_in + swap.dropped + swap.blocks
-    invariants.require("INV-BYTES", swap.blocks_out == ended, f"{swap.blocks_out} blocks swapped out, {ended} accounted for")
-    if swap.path is not None:
-        stages = _carried(swap.path, back, out)
-    else:
-        ports = (("gpu.port.read", gpus.gpu.link.read_bandwidth, back), ("gpu.port.write", gpus.gpu.link.write_bandwidth, out))
-        stages = tuple(StageUse(name, gpus.count * rate, total) for name, rate, total in ports)
-    return Traffic(
-        page_bytes=geometry.layer_bytes, moved=swap.blocks_in * geometry.layers, written_bytes=out, sent_bytes=out,
-        homed=swap.blocks_out * geometry.layers, l1_access_s=near, stages=stages,
     )  # fmt: skip
 
 

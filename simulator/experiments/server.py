@@ -9,8 +9,8 @@ import simpy
 
 from simulator.experiments.streams import stream
 from simulator.hardware.faults import Schedule
-from simulator.kvcache.geometry import Geometry, geometry
 from simulator.kvcache.by_name import needs_table
+from simulator.kvcache.geometry import Geometry, geometry
 from simulator.kvcache.identity import paged
 from simulator.metrics.recorder import Recorder
 from simulator.metrics.steps import StepLaw, StepTimes, shapes
@@ -50,8 +50,8 @@ class Server:
             )
         swap = self.engine.replicas[0].swap
         path = self.far.nominal if self.far else swap.path if swap else None
-        kind = path.bound_kind if path else "link"
-        return StepLaw(model.host, model.host_per_sequence, model.attention_part, model.unit_load(), times, kind)
+        kind, swaps = path.bound_kind if path else "link", swap.path.bound_kind if swap and swap.path else "link"
+        return StepLaw(model.host, model.host_per_sequence, model.attention_part, model.unit_load(), times, kind, swaps)
 
 
 def schedule(scenario: ScenarioResolved, pool: Pool, number: int) -> Schedule:

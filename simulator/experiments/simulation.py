@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from simulator.experiments.server import Server, server
 from simulator.experiments.streams import stream as stream
+from simulator.hardware.pool import far_path
 from simulator.kvcache.geometry import Geometry, geometry
 from simulator.kvcache.policies import law, retention
 from simulator.metrics.recorder import Recorder
@@ -28,7 +29,16 @@ from simulator.scheduler.far import FarMemory
 from simulator.scheduler.frontend import Frontend
 from simulator.scheduler.lockstep import Lockstep
 from simulator.scheduler.routing import RULES, ByTenant, Rule
-from simulator.scheduler.shared import Room, SharedFabric, SharedFar, far_crossings, transfer_crossings, transfer_most
+from simulator.scheduler.shared import (
+    Room,
+    SharedFabric,
+    SharedFar,
+    far_crossings,
+    host_crossings,
+    swaps_together,
+    transfer_crossings,
+    transfer_most,
+)
 from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 from simulator.workload.labels import numbered
@@ -84,6 +94,11 @@ def retained(requests: Requests, policy: Retention) -> Requests:
     return replace(requests, input_tokens=np.array(prompts, np.int64), notes=(*requests.notes, note))
 
 
+def _equal(request: int) -> float:
+    """The weight of a request where there are no tenants."""
+    return 1.0
+
+
 def _pairs(roles: Sequence[str]) -> list[tuple[int, int]]:
     """(sender, receiver) of prompts."""
     senders, receivers = ([at for at, role in enumerate(roles) if role == kind] for kind in ("prefill", "decode"))
@@ -134,7 +149,7 @@ class Simulation:
         for number, (group, own) in enumerate(every):
             rows = first[group.role] if not any(one.role == group.role for one in found) else first[group.role].beside()
             far = None
-            if shares:
+            if shares and own.scheduler.preemption != "swap_pool":
                 draws = stream(scenario.seed, f"prefetch {number}" if number else "prefetch")
                 far = SharedFar(own, geometry(own), draws, fabric, number)
             task = of_prompts if group.role == "prefill" else decoded
@@ -153,11 +168,15 @@ class Simulation:
             one.requests = placed
         if shares and scenario.kv.sharing == "prefix":
             self._park_together(engines)
-        elif shares:
+        elif shares and not any(one.far is None for one in found):
             self.frontend.room = room = Room(found[0].geometry.l3_blocks)
             room.engines += engines
             for engine in engines:
                 engine.room = room
+        if shares:
+            share = self.tenants.share if self.tenants is not None else _equal
+            latencies = [far_path(own).read_latency for _, own in every]
+            swaps_together([engine.swap for engine in engines], latencies, fabric, share)
         return found
 
     def _park_together(self, engines: Sequence[Engine]) -> None:
@@ -179,6 +198,8 @@ class Simulation:
     def _fabric(self, replicas: list[ScenarioResolved], shares: bool, check: bool) -> SharedFabric:
         """What replicas have in common: the pool, and the way between those that compute prompts and those that decode."""
         crossings = [one for number, own in enumerate(replicas) for one in far_crossings(own, number)] if shares else []
+        for number, own in enumerate(replicas):
+            crossings += host_crossings(own, number) if shares and own.scheduler.preemption == "swap_host" else []
         roles = [group.role for group in self.scenario.cluster.groups for _ in range(group.count)]
         roles.sort(key=lambda role: role != "prefill")
         for start, end in _pairs(roles):

@@ -11,9 +11,9 @@ piece reads before its own window is not held beyond that. Under other KV polici
 and a sequence has as many as its KV and states fill: a block then holds more tokens the smaller they are. Beside a pool the
 newest block of a sequence, and what never leaves HBM (`policies.far`), are `near_blocks`.
 
-Where prefixes are shared, or single pages have names (`by_name`), blocks are tokens under every policy: with stored(n) = c n + b(n), b bounded, a block has c of the
-bytes of the model's own, and a sequence holds ceil(b(n) / c / block_tokens) more (`beside`) that nobody shares: its newest
-tokens while they are stored whole, the room for drafted ones.
+Where prefixes are shared, or single pages of a pool have names (`by_name`), blocks are tokens under every policy: with
+stored(n) = c n + b(n), b bounded, a block has c of the bytes of the model's own, and a sequence holds ceil(b(n) / c /
+block_tokens) more (`beside`) that nobody shares: its newest tokens while they are stored whole, the room for drafted ones.
 """
 
 from __future__ import annotations

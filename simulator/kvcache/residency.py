@@ -147,6 +147,10 @@ class Split:
     def grow_near(self, blocks: int) -> None:
         self.l1_used += blocks
 
+    def absent(self, request: int, blocks: int) -> int:
+        """Of a sequence's blocks, those that are not in L1."""
+        return self.far.get(request, 0)
+
     def release(self, request: int, blocks: int) -> None:
         far = self.far.pop(request, 0)
         self.l3_used -= far
@@ -214,6 +218,10 @@ class Lru:
     def _place(self, blocks: int) -> None:
         self._total += blocks
         self.l1_used = min(self._total, self.l1_blocks)
+
+    def absent(self, request: int, blocks: int) -> int:
+        """Of a sequence's blocks, those that are not in L1: its share of all that are not."""
+        return -(-blocks * (self._total - self.l1_used) // self._total) if self._total else 0
 
     def release(self, request: int, blocks: int) -> None:
         self.far.pop(request, None)

@@ -23,9 +23,11 @@ def blocks_by_step(
 ) -> NDArray[np.int64]:
     """Blocks of all sequences during each step; a sequence has at most `most` (0: no limit), or `blocks` of its tokens."""
     names = ("decode_step", "decode_cached", "release_step", "placed_blocks", "decoded")
-    last = np.array([getattr(recorder, name) for name in names])
-    earlier = np.array(recorder.residences, dtype=np.int64).reshape(-1, len(names)).T
-    decode, cached, release, placed, decoded = np.concatenate([last[:, last[2] >= 0], earlier], axis=1)
+    lanes = np.zeros(len(recorder.release_step), np.int64)
+    lanes[list(recorder.lane)] = list(recorder.lane.values())
+    last = np.array([*(getattr(recorder, name) for name in names), lanes])
+    earlier = np.array(recorder.residences, dtype=np.int64).reshape(-1, len(last)).T
+    decode, cached, release, placed, decoded, lane = np.concatenate([last[:, last[2] >= 0], earlier], axis=1)
     works = steps.decodes + steps.prefill > 0  # in the others the replica stood still
     change = np.zeros(int(works.sum()) + 1, dtype=np.int64)
     written = recorder.placements.arrays()
@@ -35,7 +37,9 @@ def blocks_by_step(
     else:
         index, at = _by_phase(decode, cached, decoded, block_tokens, most)
     np.add.at(change, release, -(placed + np.bincount(index, minlength=len(release))))
-    np.add.at(change, at + np.searchsorted(np.array(recorder.held), at, side="right"), 1)
+    for number, held_before in enumerate(recorder.held):
+        here = at[lane[index] == number] if len(recorder.held) > 1 else at
+        np.add.at(change, here + np.searchsorted(np.array(held_before), here, side="right"), 1)
     held: NDArray[np.int64] = np.empty(len(works), dtype=np.int64)
     held[works], held[~works] = np.cumsum(change)[:-1], recorder.standing
     return held

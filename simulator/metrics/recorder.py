@@ -46,6 +46,7 @@ FAR_COLUMNS = {
     "staged": np.float64,  # bytes of L2 in use: reads and write-back
     "dragged": np.float64,  # s that layers took longer beside transfers
     "predicting": np.float64,  # s of the GPUs for the predictor
+    "swapped": np.float64,  # s that the step waited for copies of preempted sequences
     # totals before the step; with the totals of the run, what each step added (`metrics/far_use.py`)
     "moved": np.int64,  # pages read from L3, useless ones included
     "sent": np.float64,  # raw bytes given to write-back
@@ -136,13 +137,17 @@ class Recorder:
         # blocks in time: those that prompt pieces write (step, blocks), and for each residence the step of the first
         # decode (-1: none), cached tokens then, the step before which it was released, blocks that its prompt had
         self.placements = Rows({"step": np.int64, "blocks": np.int64})
-        self.held = array("q")  # the decode step before which each step came in which prompts alone ran, decodes waiting
+        # the decode step before which each step came in which prompts alone ran, decodes waiting: of each replica in lock step;
+        # and in which of those (not 0) a request is
+        self.held = [array("q")]
+        self.lane: dict[int, int] = {}
+        self.swapped = Rows({"run": np.int64, "blocks": np.int64})  # blocks that are swapped out more from this row on
         self.decode_step = none[:]  # steps in which they were held do not count here
         self.decoded = zero[:]  # decode steps from there to the release
         self.decode_cached = zero[:]
         self.release_step = none
         self.placed_blocks = zero
-        self.residences: list[tuple[int, int, int, int, int]] = []  # earlier ones, of preempted requests
+        self.residences: list[tuple[int, ...]] = []  # earlier ones, of preempted requests, and their replica in lock step
         self.spans: list[tuple[int, bool, int, int]] = []  # request, before first token, from run, to run
         # gaps between tokens that are not one step: request, run whose first step ends the gap, time of the token before,
         # and whether the gap is one of that step's decodes (else it comes on top)
@@ -177,6 +182,7 @@ class Recorder:
             setattr(own, name, array(column.typecode, np.frombuffer(column, dtype=column.typecode)[rows].tobytes()))
         for name in ("spans", "gaps", "aborted"):
             setattr(own, name, [(number[row[0]], *row[1:]) for row in getattr(self, name)])
+        own.lane = {number[request]: lane for request, lane in self.lane.items() if request in number}
         if self.pieces is not None:
             own.pieces = [(run, number[request], done, take) for run, request, done, take in self.pieces]
         return own
@@ -196,14 +202,15 @@ class Recorder:
         run = self.runs.count
         self.standing.append(near_blocks + far_blocks)
         self.runs.append((start, 1, 0, 0, 0, 0, 0, 0.0, 0.0, far_blocks))
-        self.far.append((run, duration, duration, 0.0, 0.0, 0, 0, 0, 0, 0, staged, 0.0, 0.0, *totals))
+        self.far.append((run, duration, duration, 0.0, 0.0, 0, 0, 0, 0, 0, staged, 0.0, 0.0, 0.0, *totals))
         self.given.append((run, duration, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0))
 
     def residence_ends(self, request: int, step: int, placed: int, decoded: int, again: bool) -> None:
         """The request's blocks are released before `step`, after `decoded` decode steps; `again` if it will be placed once
         more."""
         if again:
-            self.residences.append((self.decode_step[request], self.decode_cached[request], step, placed, decoded))
+            lane = self.lane.get(request, 0)
+            self.residences.append((self.decode_step[request], self.decode_cached[request], step, placed, decoded, lane))
             self.decode_step[request] = -1
         else:
             self.release_step[request], self.placed_blocks[request], self.decoded[request] = step, placed, decoded

@@ -53,6 +53,7 @@ class StepLaw:
     context_load: tuple[float, float]  # (HBM s, tensor-core s) at full rate per token of decode context, all layers
     shapes: dict[tuple[int, int, int], StepTimes]  # (tokens, rows, attention kernels) -> times
     stall_kind: str  # the part that exposed waits for far pages belong to
+    swap_kind: str = "link"  # and waits for copies of preempted sequences
 
 
 def shapes(runs: dict[str, np.ndarray]) -> tuple[list[tuple[int, int, int]], Ints]:
@@ -157,7 +158,13 @@ class Steps:
             for kind in dict.fromkeys((law.stall_kind, *(kind for _, kind in self._bounds))):
                 parts[kind] = parts[kind].copy()
                 parts[kind][at] += np.where(self._bound_by(kind), self.far["stall"], 0.0)
-            waits = (("decompress", "codec"), ("writeback", "writeback"), ("hbm", "dragged"), ("compute", "predicting"))
+            waits = (
+                ("decompress", "codec"),
+                ("writeback", "writeback"),
+                ("hbm", "dragged"),
+                ("compute", "predicting"),
+                (law.swap_kind, "swapped"),
+            )
             for name, column in waits:
                 parts[name] = parts[name].copy()
                 parts[name][at] += self.far[column]

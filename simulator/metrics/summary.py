@@ -150,7 +150,9 @@ def with_reads(tiers: dict[str, Any], traffic: Traffic) -> dict[str, Any]:
     if not traffic.groups:
         return tiers
     pages = {"l1": traffic.near, "l2": traffic.l2_hits + traffic.in_time, "l3": traffic.demand + traffic.late}
-    return {name: tier | {"read_bytes": pages[name] * traffic.page_bytes} for name, tier in tiers.items()}
+    return {
+        name: tier | ({"read_bytes": pages[name] * traffic.page_bytes} if name in pages else {}) for name, tier in tiers.items()
+    }
 
 
 def layer_groups(traffic: Traffic) -> list[dict[str, Any]]:

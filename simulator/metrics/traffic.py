@@ -18,6 +18,17 @@ class StageUse:
         return self.carried / (self.rate * seconds) if self.rate > 0 and seconds > 0 else 0.0
 
 
+def carried(
+    read: Sequence[tuple[str, float, float]], write: Sequence[tuple[str, float, float]], came: float, went: float
+) -> tuple[StageUse, ...]:  # fmt: skip
+    """What each stage (name, rate, weight) of both ways carried, of raw bytes that came and went."""
+    found: dict[str, list[float]] = {}
+    for crossings, raw in ((read, came), (write, went)):
+        for stage, rate, weight in crossings:
+            found.setdefault(stage, [rate, 0.0])[1] += raw * weight
+    return tuple(StageUse(stage, rate, total) for stage, (rate, total) in found.items())
+
+
 FATES = ("near", "kept", "demand", "in_time", "late", "useless")
 
 

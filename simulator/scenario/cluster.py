@@ -203,9 +203,9 @@ def cluster_checks(scenario: r.ScenarioResolved, cluster: Any, source: Source) -
             message = "a block of KV is as large as there are copies over GPUs, which differ between the groups"
             yield source.problem(at, message, "write cluster.kv_pool.shared: false, or the same tensor_parallel")
     swap = any(group.scheduler.preemption == "swap_pool" for group in scenario.cluster.groups)
-    if pool is not None and scenario.cluster.pool_shared and swap:
-        message = "swaps of several replicas to one pool are not modelled"
-        yield source.problem(("scheduler", "preemption"), message, "write cluster.kv_pool.shared: false")
+    if shared and swap and any(group.scheduler.preemption != "swap_pool" for group in scenario.cluster.groups):
+        message = "a pool to which a group swaps holds nothing else, but other groups read from it in place"
+        yield source.problem(at, message, "write preemption: swap_pool for all of them, or cluster.kv_pool.shared: false")
     if pool is not None and pool.shared_by > 1 and scenario.cluster.pool_shared:
         message = f"shared_by is for replicas that are not simulated; the {count} of this scenario share the pool themselves"
         yield source.problem(("cluster", "kv_pool", "shared_by"), message, "remove it, or write shared: false")

@@ -14,14 +14,16 @@ from simulator.scenario.source import Source, Where
 def serving_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
     """Batching and preemption beside what they do not go with."""
     steps, pool, kv, at = scenario.scheduler, scenario.pool, scenario.kv, ("scheduler", "preemption")
-    swaps = steps.preemption != "recompute"
     if steps.preemption == "swap_pool" and pool is None:
         yield source.problem(at, "there is no cluster.kv_pool to swap to", "add one, or write preemption: swap_host")
     if steps.preemption == "swap_host" and pool is not None:
-        message = "swaps to the host beside a kv_pool are not modelled: both would use the GPUs' ports"
-        yield source.problem(at, message, "write preemption: recompute, or swap_pool for a pool that holds nothing else")
-    if swaps and scenario.gpus.data_parallel > 1:
-        yield source.problem(at, f"{steps.preemption} of replicas in lock step is not modelled", "write preemption: recompute")
+        refused = (
+            (_by_identity(scenario), "pages by identity (drawn ones, evictions but split and lru)"),
+            (scenario.devices == "detailed", "detailed devices"),
+        )
+        for there, what in refused:
+            if there:
+                yield source.problem(at, f"swaps to the host beside {what} are not modelled", "write preemption: recompute")
     if steps.preemption == "swap_pool":
         unused: tuple[tuple[Where, bool], ...] = (
             (("prefetch", "predictor"), scenario.prefetch.predictor != "none"),
@@ -32,12 +34,9 @@ def serving_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Sourc
         )
         message = "with preemption: swap_pool nothing is read from the pool in place; remove it"
         yield from (source.problem(path, message) for path, is_used in unused if is_used)
-    if steps.batching == "prefill_first":
-        if scenario.gpus.data_parallel > 1:
-            yield source.problem(("scheduler", "batching"), "prefill_first of replicas in lock step is not modelled")
-        if pool is not None and _by_identity(scenario):
-            message = "prefill_first beside pages by identity (drawn ones, evictions but split and lru) is not modelled"
-            yield source.problem(("scheduler", "batching"), message)
+    if steps.batching == "prefill_first" and pool is not None and _by_identity(scenario):
+        message = "prefill_first beside pages by identity (drawn ones, evictions but split and lru) is not modelled"
+        yield source.problem(("scheduler", "batching"), message)
     classes = scenario.slo.classes
     if steps.queue == "earliest_deadline" and all(one.ttft is None for one in classes):
         message = "earliest_deadline goes by ttft, and there is none"

@@ -117,6 +117,10 @@ class EventFar(FarMemory):
         """The devices go on; what they did is seen when the engine next asks for something."""
         self.cancel()
 
+    def passes_on(self, size: float) -> None:
+        self.bursts.moved += round(size / self.geometry.layer_bytes)
+        self._take_over()
+
     def cancel(self) -> None:
         self._catch_up()
         self.bursts.drop()

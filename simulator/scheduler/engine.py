@@ -38,6 +38,7 @@ from simulator.scheduler.moments import At
 from simulator.scheduler.planning import PlannedReplica, StepPlan
 from simulator.scheduler.pricing import attention_beside, uneven
 from simulator.scheduler.shared import Room
+from simulator.scheduler.swap import Copy
 from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 
@@ -111,8 +112,8 @@ class Engine(PlannedReplica):
         """Tokens of a prompt, with these ids of blocks, that it need not compute, and those of them that are in its L1."""
         return self.found_tokens(ids, tokens, self.env.now, self._run.to(self.env.now)[0] - 1 if self._run is not None else 0)
 
-    def preempt(self, request: int) -> None:
-        super().preempt(request)
+    def preempt(self, request: int, keeps: bool = True) -> None:
+        super().preempt(request, keeps)
         if self.room is not None:
             self.room.freed(self)
 
@@ -329,6 +330,7 @@ class Engine(PlannedReplica):
         self.recorder.runs.append((now, 1, *work, passes * compute, passes * memory, self.elsewhere))
         if self.recorder.pieces is not None:
             self.recorder.pieces += [(run, request, self._done[request], take) for request, take in plan.pieces]
+        swapped = (yield from self._copies(plan.copies)) if plan.copies else 0.0
         if self.far is not None:
             layer = model.layer_time(tokens, kernels, plan.context, extra, plan.rows)
             slow = UNDISTURBED
@@ -338,12 +340,13 @@ class Engine(PlannedReplica):
             scores = model.attention_per_token * self.batch.context
             if self.other is not None:
                 scores = self.other.scan_time(self.geometry.dense_tokens(self.batch.blocks))
-            duration = yield from far_step(self, self.far, run, plan, layer, duration, slow, scores)
-        if plan.moving:
-            duration += plan.moving
-            self._record_swap(run, duration, plan.moving)
+            duration = yield from far_step(self, self.far, run, plan, layer, duration, slow, scores, swapped)
+            self.far.passes_on(sum([copy.far for copy in plan.copies]))
+        elif swapped:
+            duration += swapped
+            self._record_swap(run, duration, swapped)
         if self.computed is not None and plan.pieces:
-            begin = now + model.host_time(plan.rows)
+            begin = now + swapped + model.host_time(plan.rows)
             layer = model.layer_time(tokens, kernels, plan.context, extra, plan.rows)
             self.computed(plan, begin, layer, max(begin + layer, now + duration - model.head_time(plan.rows)))
         self.steps += 1
@@ -351,9 +354,18 @@ class Engine(PlannedReplica):
         self._known = now
         self.commit(plan, run, now, now + duration)
 
+    def _copies(self, copies: Sequence[Copy]) -> Generator[simpy.Event, None, float]:
+        """Preempted sequences are copied out and back: the seconds."""
+        assert self.swap is not None
+        if self.swap.ways is None:
+            return self.swap.seconds(copies, self.far.path if self.far is not None else None)
+        began = self.env.now
+        yield from self.swap.cross(self.env, copies)
+        return self.env.now - began
+
     def _record_swap(self, run: int, duration: float, waited: float) -> None:
-        """A step that began with copies of preempted sequences; nothing else is far where there are any."""
+        """A step that began with copies of preempted sequences, without far memory."""
         swap, layers = self.swap, self.geometry.layers
         assert swap is not None
         before, self._swapped = self._swapped, (swap.blocks_in * layers, swap.blocks_out * self.geometry.block_bytes)
-        self.recorder.far.append((run, duration, waited, 0.0, 0.0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, *before, 0))
+        self.recorder.far.append((run, duration, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, waited, *before, 0))

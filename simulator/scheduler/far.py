@@ -300,6 +300,10 @@ class FarMemory:
         whole = GroupUse(0, self.geometry.layers, False, 0, 0, counts.demand, counts.in_time, counts.late, counts.useless)
         return [whole]
 
+    def passes_on(self, size: float) -> None:
+        """Raw bytes of preempted sequences were read from L3 and went on to the host (`swap.py`)."""
+        self.moved += round(size / self.geometry.layer_bytes)
+
     def evicted(self, pages: int) -> None:
         """Pages that were evicted from L1 for the first time join the backlog."""
         self._send(pages * self.geometry.layer_bytes)

@@ -19,9 +19,10 @@ from simulator.scheduler.shared import SharedFar
 
 
 def far_step(
-    replica: PlannedReplica, far: FarMemory, run: int, plan: StepPlan, layer: float, duration: float, slow: Slow, scores: float
+    replica: PlannedReplica, far: FarMemory, run: int, plan: StepPlan, layer: float, duration: float, slow: Slow, scores: float,
+    swapped: float = 0.0,
 ) -> Generator[simpy.Event, None, float]:  # fmt: skip
-    """The step against far memory, `layer` seconds of computation a layer: its duration."""
+    """The step against far memory, `layer` seconds of computation a layer, after `swapped` s of copies: its duration."""
     residency, model = replica.residency, replica.model
     (reading_far, reading), decodes = plan.far, max(1, plan.decodes)
     before = far.moved, far.sent, far.counts.useless
@@ -29,8 +30,8 @@ def far_step(
     readers = replica.readers.of_step(plan.decodes > 0) if replica.tenants is not None else {}
     if isinstance(far, PagedFar):
         step = far.paged_step(replica.batch.ending_next(), host, layer, head, plan.produced, duration, slow, decodes, scores)
-        _record(replica, run, step, reading - step.reads.asked, before, readers)
-        return step.duration
+        _record(replica, run, step, reading - step.reads.asked, before, readers, swapped)
+        return swapped + step.duration
     pages = crossing(residency.layers(reading_far, reading, model.layers), plan.crosses)
     evicted = residency.take_evicted()
     if evicted:
@@ -50,8 +51,8 @@ def far_step(
         step = far.unread(plan.produced, duration, slow)
     if replica.reuse is not None:
         step.reads.add(replica.reuse.settled())
-    _record(replica, run, step, round(reading * model.layers * plan.crosses) - asked, before, readers)
-    return step.duration
+    _record(replica, run, step, round(reading * model.layers * plan.crosses) - asked, before, readers, swapped)
+    return swapped + step.duration
 
 
 def crossing(pages: list[int], share: float) -> list[int]:
@@ -64,6 +65,7 @@ def crossing(pages: list[int], share: float) -> list[int]:
 
 def _record(
     replica: PlannedReplica, run: int, step: FarStep, near: int, before: tuple[int, float, int], readers: Mapping[int, int],
+    swapped: float,
 ) -> None:  # fmt: skip
     """`readers`: who has read, where there are tenants."""
     reads = step.reads
@@ -75,6 +77,6 @@ def _record(
             wasted = 1.0 + reads.useless / reads.asked  # pages for nothing are charged to those the step was made for
             replica.tenants.reads({request: weight * size * wasted for request, weight in readers.items()})
     replica.recorder.far.append(
-        (run, step.duration, step.stall, step.codec, step.writeback, near, reads.asked, reads.demand, reads.in_time,
-         reads.late, step.staged, step.dragged, step.predicting, *before)
+        (run, swapped + step.duration, step.stall, step.codec, step.writeback, near, reads.asked, reads.demand, reads.in_time,
+         reads.late, step.staged, step.dragged, step.predicting, swapped, *before)
     )  # fmt: skip

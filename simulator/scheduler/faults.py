@@ -93,7 +93,7 @@ class Faults:
                 replica.abort(request)
                 struck.aborted += 1
             else:
-                replica.preempt(request)
+                replica.preempt(request, keeps=False)
                 struck.recomputed += 1
         while replica.residency.claimed > replica.residency.capacity():
             replica.preempt(next(reversed(replica.running)))

@@ -11,13 +11,15 @@ arrival. A request goes to the replica with the least (4 * waiting + running) wh
 internal load balancer. It counts what it was told after the last step, and what it sent since.
 
 Several such groups may stand behind a router (`frontend.py`), which sees each as one; its own balancer deals out what it got.
-All replicas are one row of the recorder a step: sums of their work, the time parts of the slowest one.
+All replicas are one row of the recorder a step: sums of their work, the time parts of the slowest one. A step begins when the
+slowest has copied its preempted sequences out and back; with `prefill_first` some compute prompts while others decode.
 Not modelled: the all-reduce by which vLLM's replicas agree that there is work, counts that reach the balancer late.
 Events: one per step, one per idle period. Steps are not coalesced: the slowest replica may change from one to the next.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Generator, Sequence
 
 import simpy
@@ -45,6 +47,9 @@ class Lockstep:
         """`fed`: requests come one by one (`deliver`), until it is told that no more will (`close`)."""
         self.env, self.recorder, self.arrival = env, recorder, work.arrival
         self.replicas = [PlannedReplica(scenario, geometry, work, recorder) for _ in range(scenario.gpus.data_parallel)]
+        for lane, replica in enumerate(self.replicas):
+            replica.lane = lane
+        recorder.held += [array("q") for _ in self.replicas[1:]]
         self.model = self.replicas[0].model
         self.clock = 0.0
         self.steps = self.events = 0
@@ -58,6 +63,7 @@ class Lockstep:
         self._sleeping: simpy.Event | None = None  # fed, and nothing to do
         self.turn = NORMAL  # of several groups: who goes first where steps end at the same moment
         self.process: simpy.Process | None = None
+        self._swapped = (0, 0.0)  # pages back and raw bytes out, up to the last step with swaps
         self._brought: dict[int, float] = {}  # requests that come with their KV: when their first token was given out
         # as `Engine.computed`, told of each replica's plan
         self.computed: Callable[[StepPlan, float, float, float], None] | None = None
@@ -156,6 +162,7 @@ class Lockstep:
         """Requests that arrive until then join a replica each."""
         while self.arrivals.next <= until:
             replica, request = self._least_loaded(), self.arrivals.take()
+            self.recorder.lane[request] = replica.lane
             if request in self._brought:
                 replica.bring(request, self._brought.pop(request))
             replica.offer(request)
@@ -169,11 +176,13 @@ class Lockstep:
         if not any(plans):
             return  # everything was preempted
         shared = shared_step(self.replicas, plans)
+        swapped = self._copies(plans)
         present = [replica.present for replica in self.replicas]
-        start, end, run = self.clock, self.clock + shared.duration, self.recorder.runs.count
-        self._record(start, plans, shared)
+        start, run = self.clock, self.recorder.runs.count
+        end = start + (shared.duration + swapped)
+        self._record(start, plans, shared, swapped)
         if self.computed is not None:
-            self._tell(plans, shared)
+            self._tell(plans, shared, swapped)
         yield At(self.env, end, self.turn)
         self._to(end)
         asynchronous = self.replicas[0].spec.asynchronous
@@ -186,19 +195,36 @@ class Lockstep:
             replica.presence += count * (end - start)
         self.steps += 1
 
-    def _tell(self, plans: Sequence[StepPlan | None], shared: SharedStep) -> None:
+    def _copies(self, plans: Sequence[StepPlan | None]) -> float:
+        """Preempted sequences are copied out and back, of all replicas at once: all wait for the slowest."""
+        both = [(replica.swap, plan) for replica, plan in zip(self.replicas, plans, strict=True)]
+        return max([swap.seconds(plan.copies) for swap, plan in both if swap is not None and plan is not None], default=0.0)
+
+    def _tell(self, plans: Sequence[StepPlan | None], shared: SharedStep, swapped: float) -> None:
         """Prompts are computed: all replicas do their layers at the same time."""
         assert self.computed is not None
         for plan in plans:
             if plan is not None and plan.pieces:
-                head, begin = self.model.head(plan.rows).total, self.clock + shared.host
+                head, start = self.model.head(plan.rows).total, self.clock + swapped
+                begin = start + shared.host
                 layer = max(0.0, shared.duration - shared.host - head) / self.model.layers
-                self.computed(plan, begin, layer, max(begin + layer, self.clock + shared.duration - head))
+                self.computed(plan, begin, layer, max(begin + layer, start + shared.duration - head))
 
-    def _record(self, start: float, plans: Sequence[StepPlan | None], shared: SharedStep) -> None:
+    def _record(self, start: float, plans: Sequence[StepPlan | None], shared: SharedStep, swapped: float) -> None:
         done = [plan for plan in plans if plan is not None]
         decodes, context, tokens, rows = (
             sum(getattr(plan, name) for plan in done) for name in ("decodes", "context", "tokens", "rows")
         )
-        self.recorder.runs.append((start, 1, decodes, context, 0, tokens, rows, 0.0, 0.0, 0))
-        self.recorder.given.append((self.recorder.runs.count - 1, *shared.columns))
+        recorder, run = self.recorder, self.recorder.runs.count
+        recorder.runs.append((start, 1, decodes, context, 0, tokens, rows, 0.0, 0.0, 0))
+        duration, *parts = shared.columns
+        recorder.given.append((run, duration + swapped, *parts))
+        if swapped:
+            swaps, geometry, before = (
+                [replica.swap for replica in self.replicas if replica.swap is not None],
+                self.geometry,
+                self._swapped,
+            )
+            back, out = (sum([getattr(swap, name) for swap in swaps]) for name in ("blocks_in", "blocks_out"))
+            self._swapped = back * geometry.layers, out * geometry.block_bytes
+            recorder.far.append((run, duration + swapped, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, swapped, *before, 0))

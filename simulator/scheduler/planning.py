@@ -7,6 +7,7 @@ commit  the step is done: contexts grow, prompts advance, tokens are given out, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from simulator.scheduler.admission import AdmittingReplica
 from simulator.scheduler.far_in_part import FarInPart, Reads
 from simulator.scheduler.paged import PagedFar
 from simulator.scheduler.queues import by_rank
+from simulator.scheduler.swap import Copy
 
 
 @dataclass(slots=True)
@@ -31,7 +33,7 @@ class StepPlan:
     far: tuple[int, int]  # far blocks and all blocks that the step reads; (0, 0) without far memory
     crosses: float  # share of their bytes that is read in this step: not 1 only under KV policies
     produced: int  # blocks that the step sends to L3
-    moving: float = 0.0  # s that it waits for sequences that are swapped out or back
+    copies: Sequence[Copy] = ()  # of sequences that are swapped out or back, for which it waits
 
     @property
     def rows(self) -> int:
@@ -72,8 +74,8 @@ class PlannedReplica(AdmittingReplica):
         elif self.far is not None:
             reads = self._far_reads(pieces, produced, decodes)
         produced += self._place(pieces) + arrived
-        moving = self.swap.waited() if self.swap is not None else 0.0
-        return StepPlan(decodes, context, pieces, work, complete, tokens, reads, crosses, produced, moving)
+        copies = self.swap.taken() if self.swap is not None else ()
+        return StepPlan(decodes, context, pieces, work, complete, tokens, reads, crosses, produced, copies)
 
     def _budget(self, decodes: int) -> int:
         """Prompt tokens that a step with so many decodes has room for."""
@@ -92,7 +94,7 @@ class PlannedReplica(AdmittingReplica):
         else:
             for request in batch.offset:
                 self._waiting.setdefault(request, start)
-            self.recorder.held.append(batch.hold())
+            self.recorder.held[self.lane].append(batch.hold())
         for request, take in plan.pieces:
             self._done[request] += take
         for request in batch.ended():

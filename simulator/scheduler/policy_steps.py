@@ -21,6 +21,7 @@ No events.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from simulator.hardware.operator import Operator, Parts
 from simulator.hardware.windows import cuts
 from simulator.kvcache.policies import law, layout, loop, placement, retention, selection, sharing, topology
 from simulator.kvcache.policies.curve import IDENTITY
+from simulator.kvcache.selection import tokens_read
 from simulator.scenario.resolved import ScenarioResolved
 
 NAMES = ("compute", "hbm", "collective", "launch")
@@ -40,7 +42,9 @@ LARGE = 4096  # tokens of a step that is bound by compute: what one more costs t
 class PolicySteps(StepModel):
     def __init__(self, scenario: ScenarioResolved):
         spec, self.policies = scenario.scheduler, scenario.kv.policies
-        self.selection = scenario.kv.selection
+        self.selection, self._drawn, self._block = scenario.kv.selection, None, scenario.kv.block_tokens
+        if scenario.far_in_place and self.selection.kind == "pages":  # which of a pool are drawn one by one: whole pages
+            self._drawn, self.selection = self.selection, replace(self.selection, kind="dense", index=0.0)
         super().__init__(scenario.model, scenario.gpus, spec.host_overhead, spec.host_per_sequence)
         policies = self.policies
         self.one_kernel = False
@@ -95,7 +99,10 @@ class PolicySteps(StepModel):
         return round((seconds / self.token - reads * self.shared_each) * self.token_units)
 
     def reads_of(self, contexts: Iterable[int]) -> int:
-        return self.law.units(np.array(list(contexts), np.int64))
+        found = contexts if isinstance(contexts, np.ndarray) else np.array(list(contexts), np.int64)
+        if self._drawn is not None:
+            found = np.array([tokens_read(self._drawn, found, self._block, self.layers)])
+        return self.law.units(found)
 
     # steps
 

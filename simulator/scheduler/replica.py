@@ -66,11 +66,14 @@ class Replica:
         self.prefixes: Prefixes | None = None
         if self.prefix is not None:
             self.prefixes = Prefixes(self.prefix, self.reuse, work, self.batch, recorder, scenario.kv.reuse.drop_after)
+        self.lane = 0  # of those in lock step, which share a recorder
         self.clock = 0.0
         self.presence = 0.0  # integral of the number of requests in the system
         self.known = Known(work.arrival, work.prompt, work.kind, scenario.slo.classes, work.tenant, scenario.tenants)
         self.queue = queue_of(spec.queue, self.known)
         self.swap = swap_of(scenario, geometry)
+        if self.swap is not None:
+            self.swap.told = lambda change: recorder.swapped.append((recorder.runs.count, change))
         if self.swap is not None and self.prefixes is not None:
             self.prefixes.watch(self.swap.drop)
         self.overtakes = not isinstance(self.queue, deque) or spec.admission != "queue"  # an arrival counts at once
@@ -106,10 +109,8 @@ class Replica:
 
     @property
     def elsewhere(self) -> int:
-        """Blocks with a home out of HBM: in L3, or swapped out."""
-        if self.reuse is not None:
-            return self.reuse.parked.used
-        return self.residency.l3_used if self.swap is None else self.swap.blocks
+        """Blocks with a home in L3."""
+        return self.residency.l3_used if self.reuse is None else self.reuse.parked.used
 
     def reach(self, blocks: int) -> None:
         """Admission counts so many blocks from now on."""
@@ -218,14 +219,15 @@ class Replica:
                 self._decode_on(request)
             self._waiting, self._held = self._held, {}
 
-    def preempt(self, request: int) -> None:
+    def preempt(self, request: int, keeps: bool = True) -> None:
         """Release a running request's blocks; it goes back to the queue, and starts over with what it has emitted unless its
-        blocks are swapped out."""
+        blocks are swapped out, which takes that it `keeps` them."""
         recorder, swap = self.recorder, self.swap
-        if swap is not None and request in self.batch.offset:
+        if swap is not None and request in self.batch.offset and keeps:
             blocks = self._blocks_of(request) if self.prefixes is None else self.prefixes.own(request)
-            if swap.takes(blocks):
-                swap.out(request, blocks)
+            far = self.residency.absent(request, blocks) if isinstance(self.residency, Split | Lru) else 0
+            if swap.takes(blocks) and (not far or (self.far is not None and self.far.reachable)):
+                swap.out(request, blocks, far)
                 self._swaps(request, blocks)
                 if self.prefixes is not None:
                     self.prefixes.leave(request)

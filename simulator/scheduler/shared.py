@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf, nextafter
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,12 @@ import numpy as np
 import simpy
 
 from simulator.hardware.fabric import DEMAND, PREFETCH, WRITE_BACK, Fabric, Flow, Stage
-from simulator.hardware.pool import FarPath, far_path
+from simulator.hardware.pool import FarPath, far_path, ports
 from simulator.kvcache.geometry import Geometry
 from simulator.kvcache.residency import Split
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scheduler.detailed import EventFar
+from simulator.scheduler.swap import Swap, Ways, host_rates
 
 if TYPE_CHECKING:
     from simulator.scheduler.engine import Engine
@@ -110,6 +112,33 @@ def far_crossings(scenario: ScenarioResolved, number: int) -> list[Crossing]:
         if cap < inf:  # the descriptors of the boards are everybody's, and last as long as a replica's round trip
             found.append((f"outstanding.{side}", 1.0, user, 1.0 / cap))
     return found
+
+
+def host_crossings(scenario: ScenarioResolved, number: int) -> list[Crossing]:
+    """Of sequences that a replica swaps to its host: its own ports, which its far reads cross as well."""
+    out, back = host_rates(scenario, ports(scenario))
+    return [
+        (own_stage("gpu.port.write", number), out, f"{number}.host.out", 1.0),
+        (own_stage("gpu.port.read", number), back, f"{number}.host.back", 1.0),
+    ]
+
+
+def swaps_together(
+    swaps: Sequence[Swap | None], latencies: Sequence[float], fabric: SharedFabric, share: Callable[[int], float]
+) -> None:
+    """Copies of replicas that share a pool are flows of its fabric; the room in it is one for all. `latencies`: of reads."""
+    together = [swap for swap in swaps if swap is not None and swap.path is not None]
+    for number, swap in enumerate(swaps):
+        if swap is not None:
+            out, back = ("write", "read") if swap.path is not None else ("host.out", "host.back")
+            ways = fabric.way(f"{number}.{out}"), fabric.way(f"{number}.{back}"), fabric.way(f"{number}.read")
+            swap.ways = Ways(fabric.fabric, *ways, latencies[number], share)
+            if swap.path is not None:
+                swap.others = partial(_held, [other for other in together if other is not swap])
+
+
+def _held(swaps: Sequence[Swap]) -> int:
+    return sum([swap.blocks for swap in swaps])
 
 
 def own_stage(name: str, number: int) -> str:

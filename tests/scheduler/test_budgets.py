@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simulator import simulate
 from simulator.kvcache.residency import Lru
-from tests.properties.small import draw, pool
+from tests.experiments.test_sensitivity import PARKED
+from tests.properties.small import ROOT, draw, pool, served
 from tests.scheduler.test_tenants import APART, RATE, TOKEN, first_layer, owned, there
 
 # prompts that cross from one replica to another; and one replica, most of whose KV is far behind a slow link
@@ -103,7 +105,7 @@ def test_a_budget_that_is_never_used_up_changes_nothing(name: str) -> None:
 
     Would catch: sequences that leave the batch and come back though nobody is over, a stage that binds while it is open.
     """
-    rows, who = draw(9, 20, rate=3000.0, prompt=300), "xy" * 10
+    rows, who = draw(9, 10, rate=3000.0, prompt=300), "xy" * 5
     free, run = (owned(WORLDS[name] | tenants, rows, who) for tenants in ({"tenants": [{"name": "x"}, {"name": "y"}]},
                                                                          limited("1 TB/s", "1 TB")))  # fmt: skip
     if name == "apart":
@@ -112,6 +114,35 @@ def test_a_budget_that_is_never_used_up_changes_nothing(name: str) -> None:
     skipped = ("simulation", "provenance")
     one, other = ({key: value for key, value in found.summary.items() if key not in skipped} for found in (run, free))
     assert json.dumps(one) == json.dumps(other)
+
+
+@pytest.mark.parametrize("name", ["one replica", "replicas", "apart, with a pool"])
+def test_runs_are_their_single_steps(name: str) -> None:
+    """Runs of equal steps, where nothing is far, and single ones give the same to the last bit, also around those who sit out.
+
+    Would catch: sequences that come back at the end of a run instead of when they may.
+    """
+    rows, who = draw(2, 24, rate=150.0, prompt=120), "xy" * 12
+    runs = [owned(WORLDS[name] | limited("3 MB/s"), rows, who, coalesce).columns for coalesce in (True, False)]
+    assert runs[0]["far_demand_bytes"].any()
+    for column, values in runs[0].items():
+        np.testing.assert_array_equal(values, runs[1][column], err_msg=column)
+
+
+def test_the_shipped_scenario_waits_as_it_says() -> None:
+    """The numbers at its head: s from the first token until the KV is there, by tenant.
+
+    Would catch: a mechanism that changed and left the text behind.
+    """
+
+    def waits(*settings: str) -> list[float]:
+        columns = simulate(ROOT / "scenarios" / "tenants_bandwidth.yaml", set=settings).columns
+        return [round(columns["transfer_s"][columns["tenant"] == name].mean(), 1) for name in ("batch", "chat")]
+
+    without = "tenants.0.bandwidth=inf"
+    assert waits(without) == pytest.approx([2.75, 2.7], abs=0.06)
+    assert waits() == [9.2, 1.1]
+    assert waits(without, "tenants.1.weight=4") == [3.2, 0.9]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -132,6 +163,18 @@ def test_a_greedy_tenant_no_longer_slows_a_light_one(seed: int) -> None:
     for light in others:
         assert light["ttft_s"]["p99"] < 0.1 * free["ttft_s"]["p99"]
         assert light["tpot_s"]["mean"] < 0.1 * free["tpot_s"]["mean"]
+
+
+def test_who_fetches_parked_blocks_waits_alone() -> None:
+    """Turns whose blocks were demoted fetch them from L3: with 3 MB/s x's first tokens come later, y's when they came before.
+
+    Would catch: fetches that are not charged, a step that waits for the fetch of one who is over its budget.
+    """
+    parked = PARKED | {"prefetch": {"predictor": "none"}}
+    free, run = (served(parked | tenants).summary["tenants"] for tenants in (limited("1 TB/s"), limited("3 MB/s")))
+    assert run["x"]["ttft_s"]["mean"] > 10 * free["x"]["ttft_s"]["mean"]
+    assert run["y"]["ttft_s"] == free["y"]["ttft_s"]
+    assert run["x"]["far_read_bytes"] == free["x"]["far_read_bytes"] > 1e6
 
 
 def test_lru_reads_again_what_came_back() -> None:

@@ -12,6 +12,8 @@ import pytest
 import simpy
 
 from simulator.errors import InputError
+from simulator.experiments.explain import explain
+from simulator.experiments.explain_text import render
 from simulator.experiments.run import RunResult, run_scenario
 from simulator.hardware.gpu import StepModel
 from simulator.scenario import Scenario
@@ -41,13 +43,13 @@ LENGTH = {"dist": "fixed", "tokens": "9 tokens"}
 ONE = {"requests": 1, "arrivals": {"process": "at_once"}, "input": LENGTH, "output": LENGTH}
 
 
-def owned(settings: Settings, rows: Rows, tenants: str) -> RunResult:
+def owned(settings: Settings, rows: Rows, tenants: str, coalesce: bool = True) -> RunResult:
     """A checked run of BASE with `settings`; the i-th request is of the tenant with the i-th letter."""
     with TemporaryDirectory() as folder:
         lines = [f"{at!r},{prompt},{output},{name}\n" for (at, prompt, output), name in zip(rows, tenants, strict=True)]
         text = "arrival_s,input_tokens,output_tokens,tenant\n" + "".join(lines)
         Path(folder, "rows.csv").write_text(text, encoding="utf-8")
-        return run_scenario(scenario({"workload.trace.path": "rows.csv", **settings}, folder), check=True)
+        return run_scenario(scenario({"workload.trace.path": "rows.csv", **settings}, folder), check=True, coalesce=coalesce)
 
 
 def there(run: RunResult) -> Any:
@@ -151,6 +153,15 @@ def test_what_is_resolved_loads_again() -> None:
     again = Scenario.from_dict(resolved.document, ".").resolved
     assert (again.cluster, again.tenants) == (resolved.cluster, resolved.tenants)
     assert [group.tenants for group in again.cluster.groups] == [("x",), ("y",), ()]
+
+
+def test_explain_says_who_is_entitled_to_what() -> None:
+    """Would catch: a share, budget or group that explain leaves out, no limit that is not null in JSON."""
+    settings = {"tenants": [{"name": "x", "weight": 2, "share": 3, "bandwidth": "1 MB/s"}, {"name": "y"}]}
+    found = explain(scenario({"workload.synthetic": ONE} | APART | settings))
+    rows = [list(row.values()) for row in found["tenants"]]
+    assert rows == [["x", 0.75, 2, 1, 1e6, 1e5, ["of x", "decode"]], ["y", 0.25, 1, 0.5, None, 0, ["of y", "decode"]]]
+    assert "no limit" in render(found).split("Tenants on the fabric")[1].split("Devices")[0]
 
 
 @pytest.mark.parametrize(
