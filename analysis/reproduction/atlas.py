@@ -15,7 +15,9 @@ and three ways of reading KV:
     parked      `SESSIONS` of `TURNS` turns, `THINK` apart, the context that of the last turn: KV is read once when its session
                 comes back. Running sequences are in HBM; `host` and `pool` keep what leaves it
 
-`fastest` compares the ways on the same GPUs. More GPUs at equal cost are compared by cost: replicas cost in proportion to
+What far memory can hold is not always worth a place in the batch, since every step reads it over the link. So for `host` and
+`pool` several limits of the batch are run, from what HBM holds to all that fit, and the best counts, as an engineer would set
+it. `fastest` compares the ways on the same GPUs. More GPUs at equal cost are compared by cost: replicas cost in proportion to
 their tokens, and `more_gpus` has what a larger HBM brings beyond that, so a pool or a host beats more GPUs at equal cost where
 its tokens per dollar exceed those of `gpu_only`, `prefix` and `more_gpus` (`pool_value`, `host_value` above 1).
 
@@ -56,6 +58,8 @@ MEMORY = 256  # GB for each GPU, of the host or of boards
 SOCKET = 4  # GPUs of a socket
 YEAR = 365 * 86400.0  # s
 NODE = 8  # GPUs of a host, at most in one replica
+MOST = 256  # sequences at a time
+BEYOND = (1.0, 1.25, 1.5, 2.0, 3.0)  # times what HBM holds: limits of the batch that are tried
 ON_BOARD = {"compress_at": "fpga", "decompress_at": "fpga"}
 
 
@@ -86,8 +90,8 @@ class Cell:
     link: str
     way: str
 
-    @property
-    def scenario(self) -> Scenario:
+    def scenario(self, batch: int) -> Scenario:
+        """With at most that many sequences at a time."""
         system = self.system
         cluster, kv, prefetch = self._cluster, dict(READS[self.reads]), {}
         if self.reads == "parked" and self.way != "gpu_only":
@@ -105,7 +109,7 @@ class Cell:
             "cluster": cluster,
             "kv": kv,
             "prefetch": prefetch,
-            "scheduler": {"engine": "vllm-v1", "max_batch": 256, "token_budget": "8192 tokens"},
+            "scheduler": {"engine": "vllm-v1", "max_batch": batch, "token_budget": "8192 tokens"},
             "cost": self._host_share,
         }
         return Scenario.from_dict(values, base_dir=".")
@@ -145,15 +149,29 @@ class Cell:
         return _at_once(SESSIONS * TURNS, self.context // TURNS - ANSWER, ANSWER) | {"sessions": sessions}
 
     def row(self) -> dict[str, Any]:
-        """Rates are zero where a request of this size cannot be served."""
-        scenario = self.scenario
+        """Of the batch limit that serves most. Rates are zero where a request of this size cannot be served."""
+        found = self._run(MOST)
+        if self.way in ON_LINK and self.reads != "parked" and found["pool_share"]:
+            found = max([found, *map(self._run, self._limits(found["mean_batch"]))], key=lambda row: row["output_tokens_per_s"])
+        return found
+
+    def _limits(self, most: float) -> list[int]:
+        """Sequences that HBM holds, and up to three times of them."""
+        resolved = self.scenario(MOST).resolved
+        tokens = resolved.l1_per_gpu / resolved.block_bytes_per_gpu * resolved.kv.block_tokens
+        fit = max(1.0, tokens / self.context)
+        return sorted({int(times * fit) for times in BEYOND if times * fit < most}, reverse=True)
+
+    def _run(self, batch: int) -> dict[str, Any]:
+        scenario = self.scenario(batch)
         summary = simulate(scenario).summary
         rate, cost = summary["throughput"]["output_tokens_per_s"], summary["cost"]["usd_per_million_output_tokens"]
         rate = 0.0 if summary["requests"]["rejected"] else rate or 0.0
         return {
             "model": self.system.label, "gpus": f"{self.system.count} x {self.system.gpu}", "context_tokens": self.context,
             "reads": self.reads, "link": self.link, "way": self.way, "output_tokens_per_s": rate,
-            "usd_per_million_output_tokens": cost, **_boards(scenario, rate), "mean_batch": summary["simulation"]["mean_batch"],
+            "usd_per_million_output_tokens": cost, **_boards(scenario, rate), "batch_limit": batch,
+            "mean_batch": summary["simulation"]["mean_batch"],
             "pool_share": summary["kv_access"]["l3_read_share"] or 0.0, "bound_by": summary["bound_by"],
         }  # fmt: skip
 

@@ -17,6 +17,7 @@ def tenants(scenario: ScenarioResolved) -> list[dict[str, Any]]:
             "requests_share": one.share / requests,
             "weight": one.weight,
             "flow_counts_as": one.weight / every[0].weight,
+            "flows": one.flows,
             "bandwidth_bytes_per_s": one.bandwidth,
             "burst_bytes": one.burst,
             "served_by": [group.name for group in groups if not group.tenants or one.name in group.tenants],

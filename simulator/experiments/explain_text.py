@@ -80,11 +80,11 @@ def _replicas(found: dict[str, Any]) -> list[list[str]]:
 
 def _tenants(found: list[dict[str, Any]]) -> list[list[str]]:
     """Shares of flows, budgets, and where the tenants are served."""
-    rows = [["tenant", "requests drawn", "a flow counts as", "bandwidth, raw", "burst", "served by"]]
+    rows = [["tenant", "requests drawn", "flows count as", "bandwidth, raw", "burst", "served by"]]
     for one in found:
         limit = one["bandwidth_bytes_per_s"]
         rate, burst = _human(limit, "B/s"), _human(one["burst_bytes"], "B") if limit else "-"
-        shares = [f"{one['requests_share']:.1%}", f"{one['flow_counts_as']:.3g}"]
+        shares = [f"{one['requests_share']:.1%}", f"{one['flow_counts_as']:.3g} {one['flows']}"]
         rows.append([one["tenant"], *shares, rate, burst, ", ".join(one["served_by"]) or "the one replica"])
     return rows
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite, ulp
+from typing import Union
 
 import simpy
 from simpy.events import EventPriority
@@ -60,6 +61,15 @@ class Stage:
 
 
 Path = tuple[tuple[Stage, float], ...]
+Share = Union[float, "Together"]
+
+
+@dataclass(eq=False, slots=True)
+class Together:
+    """Flows that count at the arbiters for `share` in all: each of those that move now for an equal part of it."""
+
+    share: float
+    flows: dict[Flow, None] = field(default_factory=dict, init=False, repr=False)  # moving, by start
 
 
 @dataclass(eq=False, slots=True)
@@ -73,6 +83,7 @@ class Flow:
     cap: float  # raw bytes/s
     tag: str
     share: float = 1.0  # for how many flows of its class it counts where they share a stage
+    together: Together | None = None  # whose flows have a share together
     settled: float = 0.0  # raw bytes moved up to `since`
     since: float = 0.0  # when the rate last changed
     rate: float = 0.0  # raw bytes/s from then on; Fabric.rates() is up to date also within an instant of change
@@ -111,13 +122,14 @@ class Fabric:
         cap: float = inf,
         latency: float = 0.0,
         tag: str = "",
-        share: float = 1.0,
+        share: Share = 1.0,
     ) -> Flow:
         """Start a transfer of `size` raw bytes; `cap` is in raw bytes/s, `latency` (s) passes before the first byte; `share`
         is its weight at the arbiters (`sharing.py`).
 
         A stage that is crossed twice may be listed twice (its weights add); weight 0 means that it is not used.
         """
+        share, together = (share.share, share) if isinstance(share, Together) else (share, None)
         if not (0.0 <= size < inf and cap > 0.0 and 0.0 <= latency < inf and 0.0 < share < inf):
             given = f"flow {tag!r}: size {size}, latency {latency}, cap {cap}, share {share}"
             raise ValueError(f"{given}: size and latency must be finite, >= 0, cap and share > 0")
@@ -127,7 +139,7 @@ class Fabric:
             if len(self._routes) >= ROUTES:
                 self._routes.clear()
             route = self._routes[key] = _crossing(key)
-        flow = Flow(float(size), route, self.env.event(), priority, cap, tag, share)
+        flow = Flow(float(size), route, self.env.event(), priority, cap, tag, share, together)
         if latency > 0.0:
             timer = self.env.timeout(latency, flow)
             timer.callbacks.append(lambda event: self._start(event.value))
@@ -200,6 +212,9 @@ class Fabric:
         self._flows[flow] = None
         for stage, weight in flow.path:
             stage.flows[flow] = weight
+        if flow.together is not None:
+            flow.together.flows[flow] = None
+            self._divide(flow.together)
         self._touch(flow)
 
     def _remove(self, flow: Flow) -> None:
@@ -208,7 +223,16 @@ class Fabric:
         for stage, weight in flow.path:
             del stage.flows[flow]
             stage.ended += flow.settled * weight
+        if flow.together is not None:
+            del flow.together.flows[flow]
+            self._divide(flow.together)
         self._touch(flow)
+
+    def _divide(self, together: Together) -> None:
+        """Others of the same owner came or went."""
+        for flow in together.flows:
+            flow.share = together.share / len(together.flows)
+            self._touch(flow)
 
     def _touch(self, flow: Flow) -> None:
         """Rates have to be shared anew, once all that happens at this instant has happened."""

@@ -10,7 +10,8 @@ The rule of vLLM V1's block pool, block for block:
     release     a sequence frees its blocks from the last to the first, so that heads of prefixes outlive their tails
     caching     a block is cached in the step that fills it: who comes later in the same step can already use it
 
-Two sequences that compute the same block at the same time hold a copy each, and both copies are cached.
+Two sequences that compute the same block at the same time hold a copy each, and both copies are cached. The one that was
+cached first is found; of two that decode the same tokens side by side that may be either.
 
 With `partial` the last, partial block of a prompt is reused as well where it has an id (not vLLM's rule: that of a
 cache that counts whole prompts): by a sequence with just this prompt, if nobody else holds it, since its answer is

@@ -148,7 +148,7 @@ def _pool(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Ite
         if scenario.prefetch.predictor == "stream" and kv.selection.kind == "pages":
             message = "'stream' fetches all that is stored in the order of use, but pages are drawn for every step"
             yield source.problem(("prefetch", "predictor"), message, "write predictor: history or next_layer")
-        if kv.selection.kind == "pages" and file.kv.selection.overlap is None:
+        if kv.selection.kind == "pages" and kv.sharing != "prefix" and file.kv.selection.overlap is None:
             message = "pages needs overlap, the share of a set that was in the set before; for example 0.8"
             yield source.problem(("kv", "selection"), message)
         if kv.selection.kind == "pages" and scenario.model.window:
@@ -197,7 +197,6 @@ def _parked(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
     if scenario.prefetch.control != "fixed":
         yield source.problem(("prefetch", "control"), "a prefix is read once: there is no next step to learn for; use fixed")
     refused = (
-        (kv.selection.kind != "dense", "selected tokens", "write kv.selection.kind: dense"),
         (scenario.devices == "detailed", "detailed devices", "write devices: fluid"),
         (bool(scenario.model.window), f"the sliding window of {scenario.model.name}", "remove kv.sharing"),
     )

@@ -57,7 +57,7 @@ def document_of(scenario: r.ScenarioResolved) -> dict[str, Any]:
 
 
 def _tenant(tenant: r.Tenant) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": tenant.name, "share": tenant.share, "weight": tenant.weight}
+    found: dict[str, Any] = {"name": tenant.name, "share": tenant.share, "weight": tenant.weight, "flows": tenant.flows}
     if tenant.bandwidth < inf:
         found |= {"bandwidth": format_quantity(tenant.bandwidth, "rate"), "burst": _size(tenant.burst)}
     return found

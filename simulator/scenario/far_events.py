@@ -35,9 +35,9 @@ def unfit(scenario: ScenarioResolved, shared: bool = False) -> Iterator[Unfit]:
 def needs_identity(scenario: ScenarioResolved) -> Iterator[tuple[Where, str, str]]:
     """(field, its value, what counts of pages can do instead) of what has to know single pages."""
     selection, placement, predictor = scenario.kv.selection, scenario.kv.placement, scenario.prefetch.predictor
-    prefix = scenario.kv.sharing == "prefix"  # blocks are written as they fill or leave L1: nothing here needs identity
+    prefix = scenario.kv.sharing == "prefix"  # sequences are in L1 alone, blocks are written as they fill or leave it
     identity: tuple[tuple[Where, str, bool, str], ...] = (
-        (("kv", "selection", "kind"), selection.kind, selection.kind == "pages", "dense or budget"),
+        (("kv", "selection", "kind"), selection.kind, selection.kind == "pages" and not prefix, "dense or budget"),
         (("kv", "placement", "eviction"), placement.eviction, placement.eviction not in ("split", "lru"), "split or lru"),
         (("kv", "placement", "l2"), placement.l2, placement.l2 != "exclusive", "exclusive"),
         (("kv", "placement", "write_back"), placement.write_back, placement.write_back != "lazy" and not prefix, "lazy"),

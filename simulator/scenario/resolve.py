@@ -123,8 +123,8 @@ def _resolve(file: ScenarioFile, base_dir: str) -> r.ScenarioResolved:
 def tenant_of(part: TenantPart) -> r.Tenant:
     bandwidth = part.bandwidth or inf
     if bandwidth == inf:
-        return r.Tenant(part.name, part.share, part.weight)
-    return r.Tenant(part.name, part.share, part.weight, bandwidth, part.burst or BURST * bandwidth)
+        return r.Tenant(part.name, part.share, part.weight, part.flows)
+    return r.Tenant(part.name, part.share, part.weight, part.flows, bandwidth, part.burst or BURST * bandwidth)
 
 
 def _part(kind: type[T], part: Part, **more: Any) -> T:

@@ -53,5 +53,6 @@ class Tenant:
     name: str
     share: float  # of the requests whose tenant is not recorded
     weight: float  # what it is entitled to, relative to the others
+    flows: str = "each"  # which of its flows the weight is of: "each" | "together"
     bandwidth: float = inf  # raw bytes/s that may cross the fabric for it in the long run
     burst: float = 0.0  # raw bytes that may do so at once

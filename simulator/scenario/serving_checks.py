@@ -68,7 +68,8 @@ def _budgets(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
         if pool is None and not transfers and not swaps:
             message = "nothing crosses a fabric here: there is no pool, no transfer of KV and no swap"
             yield source.problem(at, message, "remove it, or add cluster.kv_pool")
-        if pool is not None and not swaps and scenario.kv.sharing != "prefix" and _by_identity(scenario):
+        reads = pool is not None and all(one.preemption != "swap_pool" for one in rules)
+        if reads and scenario.kv.sharing != "prefix" and _by_identity(scenario):
             message = "a bandwidth beside pages by identity (drawn ones, evictions but split and lru) is not modelled"
             yield source.problem(at, message, "write kv.placement.eviction: split")
 

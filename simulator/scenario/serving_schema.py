@@ -116,6 +116,7 @@ class TenantPart(Section):
     name: Label
     share: Positive = default(1, "of the requests whose tenant is not recorded, relative to the others")
     weight: Positive = default(1, "what the tenant is entitled to, relative to the others: in fair queues and on the fabric")
+    flows: Literal["each", "together"] = default("each", "which of its flows on the fabric the weight is of")
     bandwidth: Rate | None = default(None, "most raw KV bytes/s that cross the fabric for it in the long run; default: any")
     burst: PositiveSize | None = default(None, "raw bytes that may do so at once; default: 0.1 s of bandwidth")
 

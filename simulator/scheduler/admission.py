@@ -117,8 +117,9 @@ class AdmittingReplica(PatientReplica):
         that go to L3."""
         sent = 0
         while (request := self.head) is not None and self._comes_with_kv(request):
-            entry, growing = self._entry(request), len(self.batch.starting()) + 1  # blocks that the next step may start
-            if entry is None or self.residency.claimed + entry[0] + growing * bool(self.running) > self.reachable:
+            entry, growing = self._entry(request), self.batch.new_blocks(1) + 1  # blocks that the next step may start
+            above = growing + self.watermark if self.running else 0
+            if entry is None or self.residency.claimed + entry[0] + above > self.reachable:
                 return sent
             self._leaves_queue(request)
             self.residency.claimed += entry[0]

@@ -146,6 +146,10 @@ class DecodeBatch:
         """Members that start a new block in the next step."""
         return self._starting[self.step % self.block_tokens]
 
+    def starts(self, request: int) -> int:
+        """Blocks that one of those members starts in it."""
+        return 1
+
     def new_blocks(self, steps: int) -> int:
         """Blocks that the members start in the next `steps` steps."""
         rounds, rest = divmod(steps, self.block_tokens)

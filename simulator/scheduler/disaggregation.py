@@ -29,7 +29,7 @@ from math import inf
 
 import simpy
 
-from simulator.hardware.fabric import DEMAND, Fabric, Stage
+from simulator.hardware.fabric import DEMAND, Fabric, Share, Stage
 from simulator.scheduler.engine import Engine
 from simulator.scheduler.frontend import Frontend
 from simulator.scheduler.lockstep import Lockstep
@@ -155,7 +155,8 @@ class Disaggregated(Frontend):
             ready, size, rate = crossing.waiting.popleft()
             crossing.moving = True
             wait = max(0.0, ready - self.env.now)
-            way, share = crossing.way, 1.0
+            way: Sequence[tuple[Stage, float]] = crossing.way
+            share: Share = 1.0
             if self._tenants is not None:
                 way, share = [*way, *self._tenants.way(request)], self._tenants.share(request)
             flow = self.fabric.move(size, way, DEMAND, min(rate, crossing.most), wait, f"prompt {request}", share)

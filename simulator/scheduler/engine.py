@@ -37,6 +37,7 @@ from simulator.scheduler.faults import Faults
 from simulator.scheduler.moments import At
 from simulator.scheduler.planning import PlannedReplica, StepPlan
 from simulator.scheduler.pricing import attention_beside, uneven
+from simulator.scheduler.queues import Fair
 from simulator.scheduler.shared import Room
 from simulator.scheduler.swap import Copy
 from simulator.scheduler.tenants import Tenants
@@ -269,12 +270,16 @@ class Engine(PlannedReplica):
         limit = self.steady_steps() if self.coalesce else 1
         room = self.residency.near_room()
         limit = batch.steps_within(room if self.reuse is None else min(room, self.reuse.unseen), limit)
+        if self.queue and self.prefixes is not None and self.batching.opens(self):
+            limit = int(min(limit, self.prefixes.steps_to_full() - 1))  # a block filled may be what lets the head in
         if limit == 0:
             yield from self._step()
             return
         extra = uneven(self)
         if extra and extra != uneven(self, 1):
             limit = 1  # so few sequences that the shortest of them counts, which grows
+        if isinstance(self.queue, Fair) and self.queue.contested:
+            limit = 1
         extra *= model.passes(size)
         run = self._run = Run(now, model.base(size, size), model.unit_time(size), context, growth, extra, limit)
         # while the head of the queue waits for blocks or a place, an arrival that cannot overtake it changes nothing
@@ -307,6 +312,8 @@ class Engine(PlannedReplica):
         self.clock, self._known = end, last
         self.steps += steps
         batch.advance(steps, blocks)
+        if isinstance(self.queue, Fair):
+            self.queue.decoded(batch.offset, steps)
         if self.pages is not None:
             self.pages.ran(batch.step, steps)
         for request in batch.ended():

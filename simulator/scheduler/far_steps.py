@@ -39,8 +39,8 @@ def far_step(
     asked = sum(pages)
     lost = replica.lost(plan) if asked else 0.0
     if isinstance(far, SharedFar):  # time passes in it
-        if replica.tenants is not None and readers:
-            far.flows.share = replica.tenants.mean_share(readers)
+        if replica.tenants is not None:
+            far.flows.share = replica.tenants.mean_share(replica, readers or dict(plan.pieces))
         played = far.play(pages, lost, host, layer, head, plan.produced, decodes, scores) if asked else None
         step = yield from played or far.play_unread(plan.produced, duration)
     elif asked:

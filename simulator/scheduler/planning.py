@@ -18,7 +18,7 @@ from simulator.kvcache.selection import tokens_read
 from simulator.scheduler.admission import AdmittingReplica
 from simulator.scheduler.far_in_part import FarInPart, Reads
 from simulator.scheduler.paged import PagedFar
-from simulator.scheduler.queues import by_rank
+from simulator.scheduler.queues import Fair, by_rank
 from simulator.scheduler.swap import Copy
 
 
@@ -46,10 +46,10 @@ class PlannedReplica(AdmittingReplica):
 
     def plan(self) -> StepPlan | None:
         """The next step; None if there is nothing to run."""
-        batch, rule = self.batch, self.batching
-        arrived = self.resume() if self.resuming and rule.opens(self) else 0
+        batch, rule, before = self.batch, self.batching, len(self.running)
+        arrived = self.resume() if self.resuming and rule.opens(self) and not (rule.apart and self.prefilling) else 0
         pieces: list[tuple[int, int]] = []
-        if rule.apart:
+        if rule.apart and len(self.running) == before:  # who came back decodes at once
             if self.prefixes is not None:
                 self.prefixes.tell(0)
             pieces = rule.pieces(self, self._budget(0), False)
@@ -90,7 +90,9 @@ class PlannedReplica(AdmittingReplica):
             self._first_decodes(run, start)
         self.clock = end
         if plan.decodes or not batch.size:
-            batch.advance(1, len(batch.starting()))
+            batch.advance(1, batch.new_blocks(1))
+            if isinstance(self.queue, Fair):
+                self.queue.decoded(batch.offset, 1)
         else:
             for request in batch.offset:
                 self._waiting.setdefault(request, start)
@@ -168,7 +170,7 @@ class PlannedReplica(AdmittingReplica):
     def growth(self) -> int:
         """Most blocks that the next step places, of those that are admitted."""
         prompts = sum(self.geometry.blocks(self._target[request]) - self._placed[request] for request in self.prefilling)
-        return len(self.batch.starting()) + prompts
+        return self.batch.new_blocks(1) + prompts
 
     def grow_near(self, blocks: int) -> None:
         """New blocks of decoding sequences for which L1 has room."""
@@ -192,20 +194,21 @@ class PlannedReplica(AdmittingReplica):
         return sent
 
     def _grow_decoding(self) -> int:
-        """Give every sequence that starts a block one, preempting the worst where there is none. Blocks sent to L3."""
-        starting, residency = self.batch.starting(), self.residency
+        """Give every sequence the blocks that it starts, preempting the worst where there is none. Blocks sent to L3."""
+        batch, residency, needed = self.batch, self.residency, self.batch.new_blocks(1)
         claiming = self.spec.reserve != "full"
         room = residency.near_room()
         if claiming:
             room = min(room, residency.capacity() - residency.claimed)
-        if len(starting) <= room:
-            self.grow_near(len(starting))
+        if needed <= room:
+            self.grow_near(needed)
             return 0
-        produced = 0
+        produced, starting = 0, batch.starting()
         for request in by_rank(self.queue, [one for one in self.running if one in starting]):  # the worst has not grown yet
-            while claiming and residency.claimed >= residency.capacity() and request in self.batch.offset:
+            more = batch.starts(request) if request in batch.offset else 0
+            while claiming and residency.claimed + more > residency.capacity() and request in batch.offset:
                 self.preempt(by_rank(self.queue, self.running)[-1])
-            if request in self.batch.offset:
+            for _ in range(more if request in batch.offset else 0):
                 residency.claimed += claiming
                 if self.geometry.near_blocks > 1 and isinstance(residency, Split):
                     self._made_room(residency.keep_near(request, self._blocks_of(request), self._blocks_of_running))
@@ -213,7 +216,7 @@ class PlannedReplica(AdmittingReplica):
                 produced += sent
                 self._far_decoding += sent
                 if sent:
-                    self.readers.later[request] = None
+                    self.readers.later[request] = self.readers.later.get(request, 0) + sent
         return produced
 
     def _far_reads(self, pieces: list[tuple[int, int]], leaving: int, decodes: int) -> tuple[int, int]:
@@ -230,11 +233,12 @@ class PlannedReplica(AdmittingReplica):
             return 0, total
         self._note_readers(pieces)
         batch = self.batch
-        far, blocks = max(0, self._far_decoding - leaving), batch.blocks + len(batch.starting())
+        far, blocks = max(0, self._far_decoding - leaving), batch.blocks + batch.new_blocks(1)
         if not decodes:
             far = blocks = 0
         elif not self.policy.dense and blocks:
-            share = self.context_read() / batch.context
+            read = self.context_read()
+            share = (read if self.other is None else self.other.dense_tokens(read)) / batch.context
             far, blocks = round(far * share), round(blocks * share)
         return self._past_of(pieces, far, blocks)
 
@@ -252,11 +256,11 @@ class PlannedReplica(AdmittingReplica):
     def _far_reads_in_part(self, part: FarInPart, pieces: list[tuple[int, int]], decodes: int) -> Reads:
         """The same where a step does not read all of the blocks that are far, with what of each crosses the fabric."""
         self.readers.begin()
-        leaving, batch = self.readers.later, self.batch  # one block of each that leaves is read from HBM once more
+        leaving, batch = self.readers.later, self.batch  # blocks that leave are read from HBM once more
         self._note_readers(pieces)
         far, contexts = [], self.decoding_contexts() if decodes else np.zeros(0, np.int64)
         if decodes:
-            far = [self.residency.far[request] - (request in leaving) for request in batch.offset]
+            far = [self.residency.far[request] - leaving.get(request, 0) for request in batch.offset]
         past = np.array([self._done[request] for request, _ in pieces], np.int64)
         blocks = np.array([self._past_of([piece], 0, 0) for piece in pieces], np.float64)
         return part.reads(contexts, np.array(far, np.int64), past, blocks)
@@ -273,6 +277,6 @@ class PlannedReplica(AdmittingReplica):
             far = residency.far
             for request, _ in pieces:
                 readers.prompt(request, far.get(request, 0))
-            leaving = readers.later  # one block each is read from HBM once more
-            weights = [(one, far[one] - (one in leaving) if one in batch.offset else 0) for one in readers.changed()]
+            leaving = readers.later  # these are read from HBM once more
+            weights = [(one, far[one] - leaving.get(one, 0) if one in batch.offset else 0) for one in readers.changed()]
         readers.decode(weights)

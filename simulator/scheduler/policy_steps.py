@@ -286,5 +286,6 @@ def _sum(weighted: list[tuple[float, Operator]], memory: float) -> Operator:
 
 def other_steps(scenario: ScenarioResolved) -> PolicySteps | None:
     """Where what a step reads is more than a sum of contexts, or of pages drawn one by one; else None."""
-    sparse = scenario.pool is None and scenario.kv.selection.kind != "dense"
+    near = scenario.pool is None or scenario.kv.sharing == "prefix"  # sequences that run are in L1 alone
+    sparse = near and scenario.kv.selection.kind != "dense"
     return PolicySteps(scenario) if sparse or not scenario.kv.policies.identity else None

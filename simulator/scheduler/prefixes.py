@@ -79,6 +79,12 @@ class Prefixes:
         for request in self.batch.offset:
             write(request, cached(request) + ahead, chain[request])
 
+    def steps_to_full(self) -> float:
+        """Steps until the decoding sequences fill a block that somebody may find: 1 is the next."""
+        size, cached = self.cache.block_tokens, self.batch.cached
+        named = (one for one in self.batch.offset if cached(one) // size < len(self._chain[one]))
+        return min((size - cached(one) % size for one in named), default=inf)
+
     def release(self, request: int, now: float, again: bool) -> int:
         """A running request ends, or goes back to the queue (`again`): how many of its blocks nobody else holds."""
         if request in self.batch.offset:

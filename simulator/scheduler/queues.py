@@ -5,17 +5,18 @@
     priority           lowest `priority` of its SLO class first (vLLM's sense), then by arrival
     earliest_deadline  arrival + TTFT of its SLO class; without a TTFT, after all that have one
     fair               next is the tenant that was served least, relative to its weight, first come first served among its
-                       requests: its prompt tokens count when a request is admitted, its output when it ends (the virtual
-                       counters of Sheng et al., "Fairness in serving large language models", OSDI 2024)
+                       requests: prompt tokens count when a request is admitted, each token when it is given out (the virtual
+                       token counters of Sheng et al., "Fairness in serving large language models", OSDI 2024, algorithm 2)
     fair_far           the same by the bytes that its sequences read from far memory: weighted shares of the fabric's bandwidth,
                        kept by admission; what a step reads counts by the far blocks of the sequences that decode in it
 
-A tenant that comes back after a time without waiting requests starts from the least served of those that wait, so that nobody
-saves up. The head of the queue alone is looked at: one that does not fit is waited for, so nobody overtakes it but by the
-order itself. Under the three orders by a key what was preempted goes back to its place in the order, and the last in it among
-the running is preempted first; under the others it goes to the head (of its tenant), and the newest is preempted. None of
-them starts to preempt because somebody better arrives: running requests go only where blocks run out, as in vLLM. Under
-`fcfs` nobody starves; under the orders by a key a stream of better requests keeps the worst ones waiting.
+A tenant that comes back after a time without waiting requests starts from the least served of those that wait, or where
+nobody waits from the one whose request left the queue last, so that nobody saves up. The head of the queue alone is looked
+at: one that does not fit is waited for, so nobody overtakes it but by the order itself. Under the three orders by a key what
+was preempted goes back to its place in the order, and the last in it among the running is preempted first; under the others
+it goes to the head (of its tenant), and the newest is preempted. None of them starts to preempt because somebody better
+arrives: running requests go only where blocks run out, as in vLLM. Under `fcfs` nobody starves; under the orders by a key a
+stream of better requests keeps the worst ones waiting.
 Cost: O(log n) comparisons and one move of memory an arrival.
 """
 
@@ -113,10 +114,25 @@ class Fair:
         self._known, self._far = known, far
         self._waiting: list[deque[int]] = [deque() for _ in known.tenants]
         self.service = [0.0] * len(known.tenants)  # tokens, or bytes, over the weight
+        # its parts: what a tenant started from, and what it got since; whole tokens are the same however they are summed
+        self._from = [0.0] * len(known.tenants)
+        self._got: list[float] = [0] * len(known.tenants)
+        self._left: int | None = None  # the tenant whose request left the queue last
 
-    def serves(self, request: int, tokens: float) -> None:
+    @property
+    def contested(self) -> bool:
+        """Several tenants wait: with each token it may be another's turn."""
+        return not self._far and sum(map(bool, self._waiting)) > 1
+
+    def serves(self, request: int, tokens: int) -> None:
         if not self._far:
             self._charge(request, tokens)
+
+    def decoded(self, requests: Iterable[int], steps: int) -> None:
+        """Each of these gave out a token in each step."""
+        if not self._far:
+            for request in requests:
+                self._charge(request, steps)
 
     def reads(self, bytes_by_request: Iterable[tuple[int, float]]) -> None:
         """What a step reads from far memory."""
@@ -126,7 +142,8 @@ class Fair:
 
     def _charge(self, request: int, amount: float) -> None:
         tenant = self._known.tenant[request]
-        self.service[tenant] += amount / self._known.tenants[tenant].weight
+        self._got[tenant] += amount
+        self.service[tenant] = self._from[tenant] + self._got[tenant] / self._known.tenants[tenant].weight
 
     def _next(self) -> int:
         return min((one for one, queue in enumerate(self._waiting) if queue), key=self.service.__getitem__)
@@ -138,18 +155,23 @@ class Fair:
 
     def append(self, request: int) -> None:
         tenant = self._known.tenant[request]
-        if not self._waiting[tenant] and any(self._waiting):
-            self.service[tenant] = max(self.service[tenant], self.service[self._next()])
+        if not self._waiting[tenant]:
+            other = self._next() if any(self._waiting) else self._left
+            if other is not None and self.service[other] > self.service[tenant]:
+                self.service[tenant] = self._from[tenant] = self.service[other]
+                self._got[tenant] = 0
         self._waiting[tenant].append(request)
 
     def appendleft(self, request: int) -> None:
         self._waiting[self._known.tenant[request]].appendleft(request)
 
     def popleft(self) -> int:
-        return self._waiting[self._next()].popleft()
+        self._left = self._next()
+        return self._waiting[self._left].popleft()
 
     def remove(self, request: int) -> None:
-        self._waiting[self._known.tenant[request]].remove(request)
+        self._left = self._known.tenant[request]
+        self._waiting[self._left].remove(request)
 
     def __getitem__(self, place: int) -> int:
         """The head, which is all that is looked at."""

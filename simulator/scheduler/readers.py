@@ -21,7 +21,7 @@ class Readers:
         self._noted: dict[int, int] = {}  # weights that hold now, but 0
         self._changed: dict[int, None] = {}
         self._pieces: dict[int, int] = {}  # weights that hold in the step that is being planned alone
-        self.later: dict[int, None] = {}  # those whose weights change with the step after the one that is being planned
+        self.later: dict[int, int] = {}  # by how much weights change with the step after the one that is being planned
 
     def begin(self) -> None:
         """Another step is planned."""
@@ -37,7 +37,7 @@ class Readers:
 
     def changed(self) -> dict[int, None]:
         """Asked once a step: those whose weights may be others now."""
-        changed, self._changed, self.later = self._changed, self.later, {}
+        changed, self._changed, self.later = self._changed, dict.fromkeys(self.later), {}
         return changed
 
     def decode(self, weights: Iterable[tuple[int, int]]) -> None:

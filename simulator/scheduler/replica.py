@@ -174,6 +174,8 @@ class Replica:
             recorder.first_token[request] = self.clock
             recorder.first_run[request] = recorder.resumed_run[request] = recorder.runs.count
         self._emitted[request] = emitted + 1
+        if isinstance(self.queue, Fair):
+            self.queue.serves(request, 1)
         if emitted + 1 == self.output[request]:
             self._finish(request)
         elif self.batching.together:
@@ -205,8 +207,6 @@ class Replica:
         recorder.status[request] = FINISHED
         recorder.finished[request] = self.clock
         recorder.finish_run[request] = recorder.runs.count
-        if isinstance(self.queue, Fair):
-            self.queue.serves(request, self.output[request])
         self._release(request, again=False)
         del self._emitted[request]
         if self.ended is not None:
@@ -223,7 +223,8 @@ class Replica:
         """Release a running request's blocks; it goes back to the queue, and starts over with what it has emitted unless its
         blocks are swapped out, which takes that it `keeps` them."""
         recorder, swap = self.recorder, self.swap
-        if swap is not None and request in self.batch.offset and keeps:
+        decodes = request in self.batch.offset or request in self.sitting
+        if swap is not None and decodes and keeps:
             blocks = self._blocks_of(request) if self.prefixes is None else self.prefixes.own(request)
             far = self.residency.absent(request, blocks) if isinstance(self.residency, Split | Lru) else 0
             if swap.takes(blocks) and (not far or (self.far is not None and self.far.reachable)):

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import simpy
 
-from simulator.hardware.fabric import DEMAND, PREFETCH, WRITE_BACK, Fabric, Flow, Stage
+from simulator.hardware.fabric import DEMAND, PREFETCH, WRITE_BACK, Fabric, Flow, Share, Stage
 from simulator.hardware.pool import FarPath, far_path, ports
 from simulator.kvcache.geometry import Geometry
 from simulator.kvcache.residency import Split
@@ -124,7 +124,7 @@ def host_crossings(scenario: ScenarioResolved, number: int) -> list[Crossing]:
 
 
 def swaps_together(
-    swaps: Sequence[Swap | None], latencies: Sequence[float], fabric: SharedFabric, share: Callable[[int], float]
+    swaps: Sequence[Swap | None], latencies: Sequence[float], fabric: SharedFabric, share: Callable[[int], Share]
 ) -> None:
     """Copies of replicas that share a pool are flows of its fabric; the room in it is one for all. `latencies`: of reads."""
     together = [swap for swap in swaps if swap is not None and swap.path is not None]

@@ -34,6 +34,11 @@ class StoredBatch(DecodeBatch):
         more = over(self._contexts(1)) > over(self._contexts())
         return dict.fromkeys(request for request, starts in zip(self.offset, more.tolist()) if starts)
 
+    def starts(self, request: int) -> int:
+        """More than one where blocks are of a token and an index is stored beside it."""
+        cached = self.cached(request)
+        return self._blocks(cached + 1) - self._blocks(cached)
+
     def new_blocks(self, steps: int) -> int:
         over = self.geometry.blocks_over
         return int((over(self._contexts(steps)) - over(self._contexts())).sum())

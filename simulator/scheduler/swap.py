@@ -28,7 +28,7 @@ from typing import NamedTuple
 import simpy
 
 from simulator.hardware.codec import pack_rate, unpack_rate
-from simulator.hardware.fabric import DEMAND, Fabric, Stage
+from simulator.hardware.fabric import DEMAND, Fabric, Share, Stage
 from simulator.hardware.pool import FarPath, far_path, ports
 from simulator.kvcache.geometry import Geometry
 from simulator.scenario.resolved import ScenarioResolved
@@ -54,7 +54,7 @@ class Ways:
     back: Way
     far: Way  # of what comes from the pool
     far_latency: float
-    share: Callable[[int], float]  # weight of a request at the arbiters
+    share: Callable[[int], Share]  # weight of a request at the arbiters
 
 
 @dataclass

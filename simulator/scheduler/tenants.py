@@ -2,9 +2,11 @@
 
 Weights. A flow that is somebody's counts at the arbiters with the weight of its tenant (`hardware.sharing`): the KV of a prompt
 on its way to a decode replica has that of its request. The far reads of a replica are those of a whole step, which waits for
-all of them; they count with the mean weight of the tenants whose KV the step reads, by bytes, and so does its write-back.
-Weights are relative to that of the first tenant, so that equal ones leave every rate as it is, to the last bit. They share out
-what is there between flows, not between tenants: who has twice as many transfers under way has twice the rate.
+all of them; they count with the mean weight of the tenants whose KV the step reads, by bytes, and so does its write-back (of a
+step that reads nothing: by the prompt tokens that it computes).
+Weights are relative to that of the first tenant, so that equal ones leave every rate as it is, to the last bit. They are of
+`each` flow, so who has twice as many transfers under way has twice the rate; or, where the tenant says so, of all its flows
+`together`: its crossings that move now have equal parts of it, and so have the replicas whose steps work for it.
 
 Budgets. A tenant with a `bandwidth` has a token bucket (`hardware.bucket`) of raw bytes, one for all replicas. KV of prompts
 that crosses is a flow through it. What a step reads from far memory for the tenant, and what is swapped for it, is charged
@@ -21,7 +23,7 @@ from math import inf
 import simpy
 
 from simulator.hardware.bucket import Bucket
-from simulator.hardware.fabric import Fabric, Stage
+from simulator.hardware.fabric import Fabric, Share, Stage, Together
 from simulator.scenario.resolved import Tenant
 
 
@@ -30,6 +32,12 @@ class Tenants:
         """`tenant`: of each request, its number among `tenants`."""
         self._tenant = tenant
         self._share = [one.weight / tenants[0].weight for one in tenants]
+        self._together = {
+            number: Together(share)
+            for (number, one), share in zip(enumerate(tenants), self._share, strict=True)
+            if one.flows == "together"
+        }
+        self._using: dict[Hashable, set[int]] = {}  # replica -> tenants for which its step uses far memory
         self.buckets = {
             number: Bucket(env, f"budget of {one.name}", one.bandwidth, one.burst)
             for number, one in enumerate(tenants)
@@ -53,13 +61,24 @@ class Tenants:
         """Of each tenant, seconds in which something of it waited for its bucket."""
         return [self.buckets[one].throttled if one in self.buckets else 0.0 for one in range(len(self._share))]
 
-    def share(self, request: int) -> float:
-        """For how many flows one of this request counts."""
-        return self._share[self._tenant[request]]
+    def share(self, request: int) -> Share:
+        """For how many flows a crossing of this request counts."""
+        tenant = self._tenant[request]
+        return self._together.get(tenant, self._share[tenant])
 
-    def mean_share(self, bytes_by_request: Mapping[int, float]) -> float:
-        """For how many a flow counts that moves so much for each of these requests."""
-        return sum([self.share(one) * size for one, size in bytes_by_request.items()]) / sum(bytes_by_request.values())
+    def mean_share(self, replica: Hashable, bytes_by_request: Mapping[int, float]) -> float:
+        """For how many a flow of a replica counts that moves so much for each of these requests; 1 if nothing."""
+        tenants = [self._tenant[request] for request in bytes_by_request]
+        self._using[replica] = using = set(tenants)
+        if not using:
+            return 1.0
+        share = {one: self._share[one] / self._replicas(one) for one in sorted(using)}
+        sizes = bytes_by_request.values()
+        return sum([share[one] * size for one, size in zip(tenants, sizes, strict=True)]) / sum(sizes)
+
+    def _replicas(self, tenant: int) -> int:
+        """Among how many replicas the weight of a tenant is divided."""
+        return sum(tenant in using for using in self._using.values()) if tenant in self._together else 1
 
     def way(self, request: int) -> Iterable[tuple[Stage, float]]:
         """What its KV crosses beside the stages of its path."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from simulator import simulate
 from simulator.catalog import load, names
 from simulator.cli import kv_systems
 from simulator.errors import InputError
@@ -99,6 +100,28 @@ def test_it_is_refused_until_complete(name: str) -> None:
     if name not in ("dgqa", "leanattention", "masa", "tellme", "transmla"):  # native layout, or model and GPU
         beyond = not found.kv.policies.identity or found.kv.selection.kind != "dense" or found.pool is not None
         assert beyond and entry.values
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_it_runs_with_what_it_lacks_given(name: str) -> None:
+    """Six long requests under all invariants. Catches a policy that resolves and then breaks in a run: the index beside the
+    keys of indexcache, whose blocks are single tokens, once grew by two blocks in a step of which one was counted."""
+    synthetic = BASE["workload"]["synthetic"] | {"requests": 6, "input": tokens(3000), "output": tokens(40)}
+    document = BASE | {"workload": {"synthetic": synthetic}}
+    summary = simulate(Scenario.from_dict(document, ".", set=settings(name, True)), check=True).summary
+    assert summary["requests"]["finished"] == 6 and summary["throughput"]["output_tokens_per_s"] > 1.0
+
+
+def test_an_index_beside_single_tokens_in_little_memory() -> None:
+    """As above where sequences are preempted for want of blocks. Catches a second block that nobody claimed."""
+    synthetic = BASE["workload"]["synthetic"] | {"requests": 6, "input": tokens(300), "output": tokens(200)}
+    kv = {"selection": {"kind": "pages", "fraction": 0.5, "index_stored": 0.6}, "block": "1 tokens", "l1": "200 MB"}
+    result = simulate(Scenario.from_dict(BASE | {"workload": {"synthetic": synthetic}, "kv": kv}, "."), check=True)
+    assert result.summary["requests"]["finished"] == 6 and result.requests["preemptions"].sum() > 0
+
+
+def tokens(count: int) -> dict[str, str]:
+    return {"dist": "fixed", "tokens": f"{count} tokens"}
 
 
 def test_a_choice_of_the_user_leaves_the_presets_out() -> None:

@@ -548,6 +548,7 @@ CHANGES |= {
     **{f"tenants.{name}": (TENANTS, value) for name, value in {"name": "c", "share": 5, "weight": 3}.items()},
     "tenants.bandwidth": (BUDGET_OF_A, "20 MB/s"),
     "tenants.burst": (BUDGET_OF_A, "10 KB"),
+    "tenants.flows": (SPLIT | TENANTS, "together"),
     "scheduler.queue": (TIGHT | {"scheduler.max_batch": 4}, "shortest_first"),
     "scheduler.preemption": (TIGHT, "swap_host"),
     "scheduler.swap_space": (SWAPS, blocks(40)),

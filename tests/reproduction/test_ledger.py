@@ -191,11 +191,13 @@ def test_the_tensors_move_ledger_and_atlas(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_the_whole_ledger(tmp_path: Path) -> None:
-    """All claims of the paper with a number, figures that show the rows, a page without open ends.
+def test_the_whole_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All claims of the paper with a number, figures that show the rows, a page without open ends. The atlas in part.
 
     Would catch: a claim that is left out, a figure of other data, a run that is not deterministic.
     """
+    monkeypatch.setattr(atlas, "SYSTEMS", atlas.SYSTEMS[2:4])
+    monkeypatch.setattr(atlas, "CONTEXTS", atlas.CONTEXTS[1:3])
     found = ledger(rounds=6)
     names = [claim.name for claim in found.claims]
     assert len(names) == len(set(names)) == 16

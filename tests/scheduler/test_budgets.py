@@ -140,9 +140,10 @@ def test_the_shipped_scenario_waits_as_it_says() -> None:
         return [round(columns["transfer_s"][columns["tenant"] == name].mean(), 1) for name in ("batch", "chat")]
 
     without = "tenants.0.bandwidth=inf"
-    assert waits(without) == pytest.approx([2.75, 2.7], abs=0.06)
+    assert waits(without) == pytest.approx([2.7, 2.7], abs=0.1)
     assert waits() == [9.2, 1.1]
     assert waits(without, "tenants.1.weight=4") == [3.2, 0.9]
+    assert waits(without, "tenants.0.flows=together", "tenants.1.flows=together") == [3.4, 0.6]
 
 
 @pytest.mark.parametrize("seed", range(3))

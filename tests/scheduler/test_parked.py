@@ -191,3 +191,34 @@ def test_invariants_and_single_steps(
     )  # fmt: skip
     one = run_scenario(asked, check=True)
     same_requests(one, run_scenario(asked, check=True, coalesce=False))
+
+
+SELECTIONS: list[dict[str, Any]] = [
+    {"kind": "budget", "tokens": "64 tokens"}, {"kind": "pages", "tokens": "32 tokens", "dense_layers": 1, "index": 0.1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("selection", SELECTIONS, ids=lambda one: one["kind"])
+def test_selection_beside_a_parked_prefix(selection: dict[str, Any]) -> None:
+    """Sequences run in L1 alone, so what they select there costs what it costs without a pool, to the last bit; what a prompt
+    fetches from L3 is its whole past: the same bytes, and the same time on the way, as where all is read.
+
+    Would catch: far reads cut to what decodes select, a selection that has no effect beside a pool.
+    """
+    chosen: dict[str, Any] = {"kv__selection": selection, "workload__synthetic": TURNS}
+    alone = dict.fromkeys(("cluster.kv_pool", "kv.l2", "kv.codec", "kv.burst", "kv.placement", "prefetch"))
+    base = {
+        "workload.synthetic": TURNS, **pool(400, 1000), "kv.sharing": {"kind": "prefix"}, "kv.selection": selection,
+        "prefetch.predictor": "none", "kv.codec": "none", "kv.placement.eviction": "lru",
+    }  # fmt: skip
+    beside, without = run(scenario(base)), run(scenario(base | alone))
+    for name in ("ttft_s", "finished_s", "hbm_s", "compute_s"):
+        np.testing.assert_array_equal(beside.columns[name], without.columns[name], err_msg=name)
+    assert beside.columns["finished_s"][-1] != run(world(l1=400, l2=8)).columns["finished_s"][-1]
+    parks = {"kind": "prefix", "demote_after": "0.5 s"}
+    near, far = run(world(l1=400, **chosen)), run(world(l1=400, kv__sharing=parks, **chosen))
+    dense_near, dense_far = run(world(l1=400)), run(world(l1=400, kv__sharing=parks))
+    assert hits(far) == hits(dense_far) == (0, 0, 88)
+    assert far.summary["prefetch"]["asked"] == dense_far.summary["prefetch"]["asked"] == 88 * 4
+    found = far.columns["link_s"].sum() - near.columns["link_s"].sum()
+    assert found == pytest.approx(dense_far.columns["link_s"].sum() - dense_near.columns["link_s"].sum(), rel=1e-9)

@@ -116,8 +116,37 @@ def test_a_step_of_several_has_their_mean_weight() -> None:
     """
     env = simpy.Environment()
     mixed = Tenants(env, [0, 1], [Tenant("x", 1, 2), Tenant("y", 1, 1)])
-    assert mixed.mean_share({0: 3, 1: 1}) == 0.875
-    assert Tenants(env, [0, 1], [Tenant("x", 1, 0.3), Tenant("y", 1, 0.3)]).mean_share({0: 3, 1: 7}) == 1.0
+    assert mixed.mean_share("a", {0: 3, 1: 1}) == 0.875
+    assert Tenants(env, [0, 1], [Tenant("x", 1, 0.3), Tenant("y", 1, 0.3)]).mean_share("a", {0: 3, 1: 7}) == 1.0
+
+
+def test_replicas_that_read_for_one_tenant_divide_its_weight() -> None:
+    """x has 2 of its own for each replica, or for all together: 1 each while two read for it, 2 again when one is left.
+
+    Would catch: a replica that is counted after it has read its last page for a tenant, or by the tenants of others.
+    """
+    tenants = Tenants(simpy.Environment(), [0, 1], [Tenant("y", 1, 1), Tenant("x", 1, 2, "together")])
+    assert tenants.mean_share("a", {1: 5}) == 2.0
+    assert tenants.mean_share("b", {1: 3, 0: 1}) == (3 * 1 + 1 * 1) / 4
+    assert tenants.mean_share("a", {1: 5}) == 1.0
+    assert tenants.mean_share("b", {0: 1}) == 1.0
+    assert tenants.mean_share("a", {1: 5}) == 2.0
+
+
+def test_flows_together_have_the_weight_of_the_tenant() -> None:
+    """Three prompts of x and one of y cross at once, weights equal, of all flows together: x's have a sixth of the link each.
+
+    y is there after 2 S / C; then x, of whose prompts 2/3 of the bytes are left, has it all: 4 S / C. With weights of each flow
+    all four would be there after 4 S / C. 1e-9: rounding.
+
+    Would catch: a weight that is not divided again when a flow comes or goes.
+    """
+    prefill = {"role": "prefill", "replicas": 4}
+    tenants = {"tenants": [{"name": "x", "flows": "together"}, {"name": "y", "flows": "together"}]}
+    four = APART | {"cluster.groups": [prefill, {"role": "decode"}]} | tenants
+    run = owned(four, [(0.0, 200, 5)] * 4, "xxyx")
+    begin, time = first_layer(run, 200), 200 * TOKEN / RATE
+    np.testing.assert_allclose(there(run) - begin, [4 * time, 4 * time, 2 * time, 4 * time], rtol=1e-9)
 
 
 def test_bytes_by_tenant_are_all_bytes() -> None:
@@ -157,10 +186,13 @@ def test_what_is_resolved_loads_again() -> None:
 
 def test_explain_says_who_is_entitled_to_what() -> None:
     """Would catch: a share, budget or group that explain leaves out, no limit that is not null in JSON."""
-    settings = {"tenants": [{"name": "x", "weight": 2, "share": 3, "bandwidth": "1 MB/s"}, {"name": "y"}]}
+    settings = {"tenants": [{"name": "x", "weight": 2, "share": 3, "bandwidth": "1 MB/s"}, {"name": "y", "flows": "together"}]}
     found = explain(scenario({"workload.synthetic": ONE} | APART | settings))
     rows = [list(row.values()) for row in found["tenants"]]
-    assert rows == [["x", 0.75, 2, 1, 1e6, 1e5, ["of x", "decode"]], ["y", 0.25, 1, 0.5, None, 0, ["of y", "decode"]]]
+    assert rows == [
+        ["x", 0.75, 2, 1, "each", 1e6, 1e5, ["of x", "decode"]],
+        ["y", 0.25, 1, 0.5, "together", None, 0, ["of y", "decode"]],
+    ]
     assert "no limit" in render(found).split("Tenants on the fabric")[1].split("Devices")[0]
 
 
