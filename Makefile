@@ -65,7 +65,8 @@ gallery: $(VENV)/.stamp-run
 	$(BIN)/speckvsim plot $(DRAWN:%=$(GALLERY)/%) --only attribution --out docs/gallery >/dev/null
 	$(BIN)/speckvsim plot $(GALLERY)/quickstart --only tiers --out docs/gallery >/dev/null
 	$(BIN)/speckvsim reproduce --quiet --out $(GALLERY)/reproduce >/dev/null
-	cp $(GALLERY)/reproduce/figures/atlas.png $(GALLERY)/reproduce/figures/atlas.csv $(GALLERY)/reproduce/figures/atlas.txt docs
+	cp $(foreach kind,png csv txt,$(GALLERY)/reproduce/figures/atlas.$(kind)) docs
+	cp $(foreach kind,png txt,$(GALLERY)/reproduce/figures/atlas_cost.$(kind)) docs
 	rm docs/gallery/*.pdf docs/gallery/*.png
 
 # Development and both extras: `cluster` (dask) and `explore` (optuna).

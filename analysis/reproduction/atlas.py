@@ -150,19 +150,20 @@ class Cell:
 
     def row(self) -> dict[str, Any]:
         """Of the batch limit that serves most. Rates are zero where a request of this size cannot be served."""
-        found = self._run(MOST)
+        found = self.run(MOST)
         if self.way in ON_LINK and self.reads != "parked" and found["pool_share"]:
-            found = max([found, *map(self._run, self._limits(found["mean_batch"]))], key=lambda row: row["output_tokens_per_s"])
+            found = max([found, *map(self.run, self._limits())], key=lambda row: row["output_tokens_per_s"])
         return found
 
-    def _limits(self, most: float) -> list[int]:
+    def _limits(self) -> list[int]:
         """Sequences that HBM holds, and up to three times of them."""
         resolved = self.scenario(MOST).resolved
         tokens = resolved.l1_per_gpu / resolved.block_bytes_per_gpu * resolved.kv.block_tokens
         fit = max(1.0, tokens / self.context)
-        return sorted({int(times * fit) for times in BEYOND if times * fit < most}, reverse=True)
+        return sorted({int(times * fit) for times in BEYOND if times * fit < REQUESTS}, reverse=True)
 
-    def _run(self, batch: int) -> dict[str, Any]:
+    def run(self, batch: int) -> dict[str, Any]:
+        """With at most that many sequences at a time."""
         scenario = self.scenario(batch)
         summary = simulate(scenario).summary
         rate, cost = summary["throughput"]["output_tokens_per_s"], summary["cost"]["usd_per_million_output_tokens"]

@@ -68,11 +68,26 @@ def systems(
     if not named:
         message = "no axis and no arm sets kv.system; write for example axes: {kv.system: [none, kivi, duoattention]}"
         raise InputError(Problem(loaded.name, "axes", message, "`speckvsim catalog kv_systems` lists the systems"))
+    _check_names(loaded)
     result = sweep(loaded, out, jobs, backend, scheduler, report)
     rows = _distinct([_row(point, result) for point in result.points])
     for row in rows:
         row["relative"] = _relative(row, rows)
     return SystemsResult(rows, result)
+
+
+def _check_names(study: Study) -> None:
+    """InputError with every name that is no system, before anything runs."""
+    asked = [(name, study.places[SYSTEM]) for name in study.axes[SYSTEM].values] if SYSTEM in study.axes else []
+    asked += [arm[SYSTEM] for arm in study.arms.values() if SYSTEM in arm]
+    problems = []
+    for name, place in dict.fromkeys((str(name), str(place)) for name, place in asked):
+        try:
+            catalog.load("kv_systems", name)
+        except catalog.UnknownName as error:
+            problems.append(Problem(place, SYSTEM, error.message, error.hint))
+    if problems:
+        raise InputError(problems)
 
 
 def _distinct(rows: list[Row]) -> list[Row]:

@@ -88,7 +88,7 @@ def _resolve(file: ScenarioFile, base_dir: str) -> r.ScenarioResolved:
         model=model,
         gpus=_gpus(file.cluster.gpus, model, steps),
         pool=_pool(file.cluster.kv_pool),
-        kv=_kv(file.kv),
+        kv=_kv(file.kv, file.cluster.kv_pool is not None and file.kv.sharing.kind == "prefix"),
         prefetch=resolve_prefetch(file.prefetch, file.model.layers),
         scheduler=r.Scheduler(
             batching=steps.batching,
@@ -179,7 +179,8 @@ def _codec(part: CodecPart) -> r.Codec:
     return r.Codec(**{field.name: getattr(part, field.name) for field in fields(r.Codec)})
 
 
-def _kv(kv: Kv) -> r.Kv:
+def _kv(kv: Kv, parks: bool) -> r.Kv:
+    """`parks`: a pool holds what a prefix cache evicts, in order of use."""
     codec = r.Codec(1.0, "none", "none")
     if kv.codec is not None:
         codec = _codec(kv.codec)
@@ -191,7 +192,7 @@ def _kv(kv: Kv) -> r.Kv:
         l2=kv.l2,
         burst=kv.burst,
         placement=r.Placement(
-            kv.placement.eviction,
+            kv.placement.eviction or ("lru" if parks else "split"),
             kv.placement.l2,
             kv.placement.write_back,
             10 if kv.placement.threshold is None else kv.placement.threshold,

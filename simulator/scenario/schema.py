@@ -121,8 +121,8 @@ class Selection(Section):
 
 
 class Placement(Section):
-    eviction: Literal["split", "lru", "fifo", "lfu", "hot", "cost", "share", "priority"] = default(
-        "split", "which blocks leave L1 first; split: equal shares, exclusive of L3"
+    eviction: Literal["split", "lru", "fifo", "lfu", "hot", "cost", "share", "priority"] | None = default(
+        None, "which blocks leave L1 first; split: equal shares, exclusive of L3; default split, beside a prefix cache lru"
     )
     l2: Literal["exclusive", "inclusive"] = default("exclusive", "inclusive: L2 keeps selected pages that came into L1 as well")
     write_back: Literal["lazy", "immediate"] = default("lazy", "immediate: as soon as a block is full, not when it is evicted")
@@ -136,9 +136,9 @@ class Placement(Section):
         for name in ("threshold", "adapt"):
             if getattr(self, name) is not None and self.eviction != "hot":
                 problems.append(
-                    ((name,), f"the eviction '{self.eviction}' does not use {name}; remove it or write eviction: hot")
+                    ((name,), f"the eviction '{self.eviction or 'split'}' does not use {name}; remove it or write hot")
                 )
-        if self.eviction == "split":
+        if self.eviction in (None, "split"):
             why = "split moves a block once and keeps no copy"
             if self.l2 == "inclusive":
                 problems.append((("l2",), f"{why}; write eviction: lru, or l2: exclusive"))

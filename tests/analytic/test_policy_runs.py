@@ -262,3 +262,19 @@ def test_explain_states_what_a_policy_reads() -> None:
     assert found["bounds"]["roofline"]["kv_bytes_per_token"] == pytest.approx(kept * 2 * 8 * 128 * 2 * 32)
     said = next(warning for warning in found["warnings"] if warning.startswith("KV policies"))
     assert f"takes {kept / context:.0%} of its memory" in said
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("kv.system=indexcache", "kv.blocks=9000"),  # blocks of a token: with its index 1.03 blocks
+        ("kv.system=doublesparsity", "kv.blocks=9000", "scheduler.reserve=full"),
+        ("kv.block=1 token", "kv.blocks=9000", "kv.hbm_codec={ratio: 8, residual: 64 tokens}", "kv.sharing.kind=prefix"),
+    ],
+)  # fmt: skip
+def test_a_sequence_may_start_several_blocks_in_a_step(settings: tuple[str, ...]) -> None:
+    """Under all checks, with preemptions, in runs and singly. Catches one block a step for blocks smaller than the memory of
+    a token."""
+    found = [run_scenario(scenario(*settings), coalesce=each, check=True) for each in (True, False)]
+    assert found[0].requests.equals(found[1].requests) and found[0].summary["requests"]["finished"] == 24
+    assert found[0].summary["tiers"] == found[1].summary["tiers"]

@@ -73,6 +73,14 @@ def test_a_study_without_systems_is_refused() -> None:
     assert "kv.system" in caught.value.problems[0].message
 
 
+def test_names_that_are_no_system() -> None:
+    """All of them in one message, with the nearest, before anything runs. Catches a traceback after the sweep."""
+    with pytest.raises(InputError) as caught:
+        systems(STUDY | {"axes": {"kv.system": ["none", "kivy"]}, "arms": {"far": {"kv.system": "instinfr"}}})
+    messages = [f"{one.field} {one.message} {one.hint}" for one in caught.value.problems]
+    assert len(messages) == 2 and "'kivi'" in messages[0] and "'instinfer'" in messages[1]
+
+
 def test_sequences_that_a_pool_holds() -> None:
     """16 blocks each: L1 and L3 together, the larger one where L1 holds copies, L1 alone where the pool is for the preempted;
     and as many as L1 holds the newest tokens of. Catches memory counted that no running sequence can have."""

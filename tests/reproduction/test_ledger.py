@@ -139,6 +139,14 @@ def test_atlas_of_a_small_model_and_a_large_context() -> None:
     assert long["cheapest"] == "more_gpus"
 
 
+def test_the_batch_is_set_as_an_engineer_would() -> None:
+    """A batch of all that far memory holds reads so much over the link that fewer at a time serve more. Would catch: a pool
+    that is made to look slow by a batch that nobody would run."""
+    cell = atlas.Cell(atlas.SYSTEMS[0], 32768, "sparse", "cxl-3.0-x16", "pool")
+    best, all_of_it = cell.row(), cell.run(atlas.MOST)
+    assert best["batch_limit"] < atlas.MOST and best["output_tokens_per_s"] > 1.2 * all_of_it["output_tokens_per_s"]
+
+
 def test_more_gpus_at_equal_cost() -> None:
     """The value is tokens per dollar over the best of GPUs, and a board at the price that is said to be level is level.
 
@@ -170,7 +178,7 @@ def test_the_tensors_move_ledger_and_atlas(tmp_path: Path, monkeypatch: pytest.M
     pool all rise. Would catch: a ratio that is typed in.
     """
     sparse = atlas.Cell(atlas.SYSTEMS[0], 131072, "sparse", "cxl-3.0-x16", "pool")
-    usual, held = sparse.row()["mean_batch"], capacity.claims(Runs(), 4)[1].measured.value
+    usual, held = sparse.run(atlas.MOST)["mean_batch"], capacity.claims(Runs(), 4)[1].measured.value
     ratio = compression.claims(Runs(), 1)[0].measured.value
     tensor = np.load(world.TENSOR)
     tensor[..., : tensor.shape[-2] // 2, :] = 0  # of the tokens
@@ -187,7 +195,7 @@ def test_the_tensors_move_ledger_and_atlas(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(atlas, "TENSOR", changed)
     assert compression.claims(Runs(), 1)[0].measured.value > 1.2 * ratio
     assert capacity.claims(Runs(), 4)[1].measured.value > 1.1 * held
-    assert sparse.row()["mean_batch"] > 1.1 * usual
+    assert sparse.run(atlas.MOST)["mean_batch"] > 1.1 * usual
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.errors import InputError
 from simulator.experiments.run import RunResult, run_scenario
 from simulator.experiments.simulation import Simulation
 from simulator.scenario import Scenario
@@ -55,6 +56,19 @@ def test_what_left_l1_is_found_in_l3() -> None:
     assert near + far == 88 and ahead == 0 and far > 0
     assert run(world()).summary["prefix_cache"]["hit_tokens"] == 88 * 16
     assert hits(run(world(l1=400))) == (88, 0, 0)
+
+
+def test_eviction_follows_the_prefix_cache() -> None:
+    """What a file does not say is `lru` beside a prefix cache and `split` without one; `split` that it does say is refused.
+
+    Would catch: a prefix cache that cannot be had without a key which has one value.
+    """
+    parked = {"kv.sharing": {"kind": "prefix"}, "workload.synthetic": TURNS, "kv.codec": "none", **pool(40, 1000, 32)}
+    parked.pop("kv.placement.eviction", None)
+    assert scenario(parked).resolved.kv.eviction == "lru"
+    assert scenario(parked | {"kv.sharing": {"kind": "private"}}).resolved.kv.eviction == "split"
+    with pytest.raises(InputError, match="'split' is not used"):
+        scenario(parked | {"kv.placement.eviction": "split"})
 
 
 def test_a_pool_without_room_finds_nothing_there() -> None:
