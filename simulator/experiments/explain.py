@@ -207,6 +207,8 @@ def _arbitrated(name: str, switch: Switch) -> str:
 def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, work: Requests) -> dict[str, Any] | None:
     if len(work) == 0:
         return None
+    if scenario.parks:
+        far, sizes = None, replace(sizes, l3_blocks=0)
     model, gpu, gpus = scenario.model, scenario.gpus.gpu, scenario.gpus.count
     prompt, output = float(work.input_tokens.mean()), max(1.0, float(work.output_tokens.mean()))
     context = prompt + output / 2

@@ -166,7 +166,7 @@ class Simulation:
             self.frontend = Frontend(self.env, work, every_one, rules[1])
         for one, placed in zip(found, self.frontend.placed, strict=True):
             one.requests = placed
-        if shares and scenario.kv.sharing == "prefix":
+        if shares and scenario.parks:
             self._park_together(engines)
         elif shares and not any(one.far is None for one in found):
             self.frontend.room = room = Room(found[0].geometry.l3_blocks)

@@ -44,7 +44,7 @@ from simulator.hardware.gemm import ACTIVATION_BYTES, gemm
 from simulator.hardware.layers import KERNELS_PER_LAYER as KERNELS_PER_LAYER
 from simulator.hardware.layers import Layers
 from simulator.hardware.moe import exchange
-from simulator.hardware.operator import PARTS, Operator, Parts, add_up, mean, together
+from simulator.hardware.operator import PARTS, Operator, Parts, add_up, beyond, mean, together
 from simulator.hardware.precision import for_precision
 from simulator.hardware.sampler import sampling
 from simulator.hardware.windows import cut_to_window, cuts
@@ -149,10 +149,7 @@ class StepModel:
                 found = self._prefills[key] = self._pieces_attention(pieces, paged, contexts)
             return found
         work = self._pieces_attention(pieces, paged, contexts)
-        alone = self.decode_attention(sum(contexts), len(contexts))
-        rest = max(0.0, work.time - alone.time - self.attention_latency)
-        sides = (rest, 0.0) if work.bound == "compute" else (0.0, rest)
-        return Operator(work.name, work.flops - alone.flops, work.bytes - alone.bytes, *sides)
+        return beyond(work, self.decode_attention(sum(contexts), len(contexts)), self.attention_latency)
 
     def _pieces_attention(self, pieces: Sequence[tuple[int, int]], paged: bool | None, contexts: Sequence[int]) -> Operator:
         model = self.model
@@ -167,8 +164,6 @@ class StepModel:
         self, pieces: Sequence[tuple[int, int]], paged: bool | None = None, contexts: Sequence[int] = ()
     ) -> Operator:
         """Attention of a layer without a window over prompt pieces."""
-        if paged is None:
-            paged = any(past for _, past in pieces)
         whole = attention.prefill_attention(self.gpu, *self._prefill_shape, pieces, paged, contexts)
         past = sum(before for _, before in pieces)
         return together(whole, self._kinds.expansion(past)) if past and self.model.kv_latent else whole

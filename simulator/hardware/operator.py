@@ -66,6 +66,13 @@ def mean(one: Operator, other: Operator, share: float) -> Operator:
     return Operator(one.name, flops, moved, *_sides([(share, one), (1 - share, other)]))
 
 
+def beyond(work: Operator, counted: Operator, latency: float, share: float = 1.0) -> Operator:
+    """What an operator takes longer than a part of it that is counted elsewhere, with its latency; `share` of that part."""
+    rest = max(0.0, work.time - share * counted.time - share * latency)
+    sides = (rest, 0.0) if work.bound == "compute" else (0.0, rest)
+    return Operator(work.name, work.flops - share * counted.flops, work.bytes - share * counted.bytes, *sides)
+
+
 def _sides(weighted: list[tuple[float, Operator]]) -> tuple[float, float]:
     """(compute, HBM) seconds of operators that run one after the other: the time of all, on the side that bounds more."""
     total = sum(weight * operator.time for weight, operator in weighted)

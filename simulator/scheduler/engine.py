@@ -81,6 +81,7 @@ class Engine(PlannedReplica):
         self.turn = NORMAL  # of several: who goes first where steps end at the same moment
         self._run: Run | None = None  # the run under way
         self._cut = inf  # fed: what ends the run under way
+        self.yields = False  # somebody follows at this very moment on who has ended here: the router goes first
         self.process: simpy.Process | None = None
         self.room: Room | None = None  # of a pool that it shares with others
         # told of each step with prompts: its plan, when its first layer begins, s of a layer, when the last one is done
@@ -100,8 +101,14 @@ class Engine(PlannedReplica):
     @property
     def claimed_share(self) -> float:
         """KV blocks that its requests claim, or ask for with the prompts that wait, by the blocks that there are."""
-        waiting = self.asked_blocks((*self.inbox.waiting, *self.queue))
-        return (self.claimed_before(self.env.now) + waiting) / self.lasting
+        waiting, begun = self.asked_blocks((*self.inbox.waiting, *self.queue)), self._begun()
+        if begun and self.spec.reserve != "full":
+            waiting += self.batch.new_blocks(begun)
+        return (self.residency.claimed + waiting) / self.lasting
+
+    def _begun(self) -> int:
+        """Steps of the run under way that have begun by now."""
+        return self._run.to(self.env.now)[0] if self._run is not None else 0
 
     def claimed_before(self, moment: float) -> int:
         """Blocks claimed by those admitted, with what the steps of the run under way that end before a moment have added."""
@@ -111,7 +118,7 @@ class Engine(PlannedReplica):
 
     def cached_tokens(self, ids: Sequence[int], tokens: int) -> tuple[int, int]:
         """Tokens of a prompt, with these ids of blocks, that it need not compute, and those of them that are in its L1."""
-        return self.found_tokens(ids, tokens, self.env.now, self._run.to(self.env.now)[0] - 1 if self._run is not None else 0)
+        return self.found_tokens(ids, tokens, self.env.now, self._begun())
 
     def preempt(self, request: int, keeps: bool = True) -> None:
         super().preempt(request, keeps)
@@ -162,6 +169,10 @@ class Engine(PlannedReplica):
             known = self._known if self.present and self.spec.asynchronous else self.clock
             while arrivals.next <= known:
                 self.offer(arrivals.take())
+            if self.yields:
+                self.yields = False
+                yield from self._pass(self.clock)
+                continue
             if self.room is not None:
                 self.room.lend(self)
             self.heed()

@@ -99,6 +99,8 @@ class Frontend:
             if self.room is not None and isinstance(engine, Engine):  # also where the request goes on at another replica
                 self.room.freed(engine)
             self.ended(place, request, clock)
+            if isinstance(engine, Engine) and self.arrivals.next <= engine.clock:
+                engine.yields = True
 
         return listener
 

@@ -106,17 +106,20 @@ class PagedFar(FarMemory):
         newest = len(decoding) + len(past)
         total, place = newest * pages.layers_per_block, 0
         counted = self._by_counts
+        # of groups that read all; where reading changes nothing, and nobody asks which pages, they are not listed
+        all_rows = pages.loose() if decodes and not counted else NONE
+        past_rows = pages.loose(past)
         for number, group in enumerate(pages.groups):
             if group.selects:
                 decoded, place = chosen[place], place + 1
                 table.use(decoded, step)
-            elif counted or not decodes:  # reading changes nothing, and nobody asks which pages
-                decoded = NONE
             else:
-                decoded = pages.dense_entries(number, None)
-            before, prompt = total, pages.dense_entries(number, past)
-            table.use(prompt, step)
-            ids = np.concatenate([decoded, prompt]) if len(past) else decoded
+                decoded = table.entries_in(number, all_rows)
+            before, ids = total, decoded
+            if len(past):
+                prompt = table.entries_in(number, past_rows)
+                table.use(prompt, step)
+                ids = np.concatenate([decoded, prompt])
             if isinstance(pages, PagedLru):  # the one group that there is, told by counts
                 total += len(ids) * group.layers
                 missed = pages.scan(ids, np.concatenate([decoding, past]), decodes)

@@ -75,6 +75,7 @@ class PlannedReplica(AdmittingReplica):
             reads = self._far_reads(pieces, produced, decodes)
         produced += self._place(pieces) + arrived
         copies = self.swap.taken() if self.swap is not None else ()
+        self._ahead = int(decodes > 0)
         return StepPlan(decodes, context, pieces, work, complete, tokens, reads, crosses, produced, copies)
 
     def _budget(self, decodes: int) -> int:
@@ -88,7 +89,7 @@ class PlannedReplica(AdmittingReplica):
         batch = self.batch
         if self._waiting and plan.decodes:
             self._first_decodes(run, start)
-        self.clock = end
+        self.clock, self._ahead = end, 0
         if plan.decodes or not batch.size:
             batch.advance(1, batch.new_blocks(1))
             if isinstance(self.queue, Fair):
@@ -110,7 +111,10 @@ class PlannedReplica(AdmittingReplica):
         return self._done[request]
 
     def contexts(self) -> list[int]:
-        """Tokens that each sequence of the next decode step reads."""
+        """Tokens that each sequence of the next decode step reads; has, where the step model says what is read of them."""
+        if self.other is not None:
+            contexts: list[int] = self.decoding_contexts().tolist()
+            return contexts
         ahead = self.batch.step + 1
         return [self.policy.read_tokens([offset + ahead]) for offset in self.batch.offset.values()]
 

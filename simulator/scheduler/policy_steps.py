@@ -12,6 +12,7 @@
     lock step          every pass of all replicas together; a replica without tokens in a pass runs a dummy one
     sharded latent     decode attention with all heads over 1/TP of the latent, and one more all-reduce a layer
 
+Where one kernel runs decodes and prompt pieces (`attention`), the pieces add what they add to decodes of whole raw KV.
 Not modelled: of a prompt that was thinned out, attention to the part that a prefix cache had costs as if it were whole;
 sequences that accept different numbers of drafted tokens in a step (every step is the mean one), projections
 that a layout saves or adds, attention among the tokens that a pass computes again, updates of states (their bytes count).
@@ -28,7 +29,7 @@ import numpy as np
 from simulator.hardware import collective, power
 from simulator.hardware.gemm import ACTIVATION_BYTES
 from simulator.hardware.gpu import StepModel
-from simulator.hardware.operator import PARTS, Operator, Parts
+from simulator.hardware.operator import PARTS, Operator, Parts, beyond
 from simulator.hardware.windows import cuts
 from simulator.kvcache.policies import law, layout, loop, placement, retention, selection, sharing, topology
 from simulator.kvcache.policies.curve import IDENTITY
@@ -46,7 +47,8 @@ class PolicySteps(StepModel):
             self._drawn, self.selection = self.selection, replace(self.selection, kind="dense", index=0.0)
         super().__init__(scenario.model, scenario.gpus, spec.host_overhead, spec.host_per_sequence)
         policies = self.policies
-        self.one_kernel = False
+        self.elsewhere = policies.compute.at != "gpu"
+        self.one_kernel = self.one_kernel and not self.elsewhere
         self.width, self.passes_each = loop.width(policies.loop), loop.passes(policies.loop)
         self.drafting, self.work = loop.drafting(policies.loop), retention.work(policies.retention)
         self.host, self.host_per_sequence = self.host * self.passes_each, self.host_per_sequence * self.passes_each
@@ -64,7 +66,6 @@ class PolicySteps(StepModel):
             self._decode_shape = heads * self.ranks, kv_heads, size * share, element
         one = self.decode_attention(1)
         self.memory, self.compute = one.memory_s, one.compute_s * self.width
-        self.elsewhere = policies.compute.at != "gpu"
         if self.elsewhere:
             self.memory = placement.attention_seconds(policies.compute, model.kv_bytes_per_token_layer) * self.stages
             self.compute = 0.0
@@ -251,10 +252,22 @@ class PolicySteps(StepModel):
             if window and not cuts(pieces, window):
                 whole += factor
             elif window and factor:
-                found.append((factor, self.windowed_attention(pieces, window, paged)))
+                found.append((factor, self.windowed_attention(pieces, window, paged, contexts)))
         if whole:
-            found.append((whole, self.whole_attention(pieces, paged)))
-        return _sum(found, self._sent(pieces))
+            found.append((whole, self.whole_attention(pieces, paged, contexts)))
+        work = _sum(found, self._sent(pieces))
+        if not self.one_kernel:
+            return work
+        decodes, share = self.decode_attention(sum(contexts), len(contexts)), sum(weight for weight, _ in found)
+        return beyond(work, decodes, self.attention_latency, share)
+
+    def decode_imbalance(self, contexts: Iterable[int]) -> float:
+        """The same, of sequences as long as what is read of them."""
+        found = np.array(list(contexts), np.int64)
+        if self._drawn is not None:
+            found = np.array([tokens_read(self._drawn, found[[at]], self._block, self.layers) for at in range(len(found))])
+        tokens = self.law.each(found).tolist()
+        return self.passes_each * super().decode_imbalance(tokens) / self.token_units
 
     def _selected(self) -> tuple[float, float, int]:
         """Of what a layer that keeps everything reads of prompts: (share of it all, share of its last tokens, how many)."""
@@ -285,6 +298,6 @@ def _sum(weighted: list[tuple[float, Operator]], memory: float) -> Operator:
 
 def other_steps(scenario: ScenarioResolved) -> PolicySteps | None:
     """Where what a step reads is more than a sum of contexts, or of pages drawn one by one; else None."""
-    near = scenario.pool is None or scenario.kv.sharing == "prefix"  # sequences that run are in L1 alone
+    near = scenario.pool is None or scenario.parks
     sparse = near and scenario.kv.selection.kind != "dense"
     return PolicySteps(scenario) if sparse or not scenario.kv.policies.identity else None

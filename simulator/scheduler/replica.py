@@ -90,6 +90,7 @@ class Replica:
         # static batches: sequences that wait for the prompts of the others, then for their first decode, since when
         self._held: dict[int, float] = {}
         self._waiting: dict[int, float] = {}
+        self._ahead = 0  # 1 while a planned step is under way in which sequences decode
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
         in_part = far is not None and self.other is not None and not parks and pages is None  # else blocks are read whole
@@ -132,10 +133,10 @@ class Replica:
 
     def found_tokens(self, ids: Sequence[int], tokens: int, now: float, ahead: int = 0) -> tuple[int, int]:
         """Tokens of a prompt, with these ids of blocks, that it need not compute, and those of them that are in L1; `ahead`:
-        steps done since the state that is known here."""
+        steps begun since the state that is known here."""
         if self.prefixes is None:
             return 0, 0
-        self.prefixes.tell(ahead)
+        self.prefixes.tell(self._ahead + ahead)
         near, far = self.prefixes.findable(ids, tokens, now)
         return (near + far) * self.geometry.block_tokens, near * self.geometry.block_tokens
 

@@ -43,7 +43,7 @@ class Saturated:
         """Requests/s of requests with these tokens."""
         spec, mean_prompt, mean_output = self.scenario.scheduler, float(prompt.mean()), max(1.0, float(output.mean()))
         held = self.geometry.blocks(int(mean_prompt + (mean_output if spec.reserve == "full" else mean_output / 2)))
-        blocks = self.geometry.l1_blocks + self.geometry.l3_blocks
+        blocks = self.geometry.l1_blocks + (0 if self.scenario.parks else self.geometry.l3_blocks)
         near = self.geometry.l1_blocks // self.geometry.near_blocks
         places = max(1.0, min(spec.max_batch, near, blocks // max(1, held)))
         context = mean_prompt + mean_output / 2
@@ -78,7 +78,7 @@ class Saturated:
         time += model.unit_time(each) * decodes * model.reads_of([round(read)])
         if prompts and not model.one_kernel:
             time += model.passes(each) * model.prefill_attention([(tokens, 0) for tokens in prompts]).time
-        if self.path is not None and decodes:
+        if self.path is not None and decodes and not self.scenario.parks:
             stored, share = context, read / context  # what is selected is spread evenly
             if isinstance(model, PolicySteps):
                 stored = self.geometry.held(context)

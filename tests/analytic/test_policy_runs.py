@@ -278,3 +278,30 @@ def test_a_sequence_may_start_several_blocks_in_a_step(settings: tuple[str, ...]
     found = [run_scenario(scenario(*settings), coalesce=each, check=True) for each in (True, False)]
     assert found[0].requests.equals(found[1].requests) and found[0].summary["requests"]["finished"] == 24
     assert found[0].summary["tiers"] == found[1].summary["tiers"]
+
+
+@pytest.mark.parametrize("window", ["0 tokens", "700 tokens"])
+@pytest.mark.parametrize(
+    "neutral", ["kv.hbm_codec={ratio: 8, residual: 100000 tokens}", "kv.retention={keep: 0.5, window: 100000 tokens}"]
+)
+def test_neutral_policies_where_one_kernel_runs_everything(neutral: str, window: str) -> None:
+    """GPUs whose decodes and prompt pieces share a kernel, and wait for the longest sequence. To the last bit. Catches policies
+    whose steps have a kernel more, or an even batch."""
+    base = ("cluster.gpus.type=a6000-48gb", "workload.synthetic.arrivals={process: at_once}", f"model.window={window}")
+    plain, found = run(*base).requests, run(*base, neutral).requests
+    assert found.finished_s.equals(plain.finished_s) and found.ttft_s.equals(plain.ttft_s)
+
+
+def test_imbalance_is_of_what_is_read() -> None:
+    """KIVI at 3/16: one long sequence among short ones makes the others wait 3/16 as long; runs are their single steps. Catches
+    waits for bytes that nobody reads."""
+    base = ("cluster.gpus.type=a6000-48gb", "cluster.gpus.reserve=1 GiB")
+    model, plain = (steps(*base, setting) for setting in ("kv.hbm_codec.ratio=5.333333333333333", "kv.layout.query_heads=0.5"))
+    contexts = [40_000] + [1_000] * 63
+    assert plain.decode_imbalance(contexts) > 0.0
+    assert model.decode_imbalance(contexts) == pytest.approx(3 / 16 * plain.decode_imbalance(contexts), rel=1e-5)
+    codec = "kv.hbm_codec={k_bits: 4, v_bits: 4, residual: 64 tokens}"
+    found = scenario(*base, codec, "workload.synthetic.arrivals={process: at_once}")
+    single, coalesced = (run_scenario(found, coalesce=each, check=True) for each in (False, True))
+    assert single.requests.equals(coalesced.requests)
+    assert coalesced.summary["simulation"]["events"] < single.summary["simulation"]["events"]

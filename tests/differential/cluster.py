@@ -1,7 +1,7 @@
 """Replicas behind a router, and sessions, by brute force: one clock that goes from moment to moment.
 
 At each moment: who arrives goes to a replica, chosen by what all have done by then; then, replica by replica, the step that
-ends is done, who follows it at once arrives, and the next step begins.
+ends is done, who follows at once on those that ended with it arrives, and the next step begins.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def serve(
             servers[0].inbox.sort(key=lambda job: (job.arrival, job.number))
 
     for server in servers:
-        server.ended, server.look = ended, arrive
+        server.ended, server.look, server.alone = ended, arrive, choose is None
     while moments := [one.end for one in servers if one.end is not None] + [at for at, _ in to_come]:
         now = min(moments)
         arrive(now)
         for server in servers:
             if server.end == now:
                 server.finish()
-                arrive(now)
-            if server.end is None:
                 server.begin(now)
+        while idle := [server for server in servers if server.end is None and server.inbox]:
+            idle[0].begin(now)

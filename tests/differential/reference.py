@@ -43,14 +43,19 @@ class Server:
         self.copying, self.out, self.preempting = 0.0, 0, False
         self.steps: list[tuple[float, list[int], list[tuple[int, int, int]]]] = []
         self.ended: Callable[[Job, float], None] = lambda job, at: None
+        self.alone = True
         self.look: Callable[[float], None] = lambda now: None  # who comes by then is put into the inbox
 
     def begin(self, now: float) -> None:
         """Take up who has come, and start a step if there is anything to do."""
         present = self.running or self.waiting.jobs
         known = self.start if present and self.spec.asynchronous else now
+        self.look(now)
         while self.inbox and self.inbox[0].arrival <= known:
-            self.offer(self.inbox.pop(0), now)
+            taken = [job for job in self.inbox if job.arrival <= known][: 1 if self.alone else None]
+            self.inbox = [job for job in self.inbox if job not in taken]
+            for job in taken:
+                self.offer(job, now)
             self.look(now)
         while self.running or self.waiting.jobs:
             self.work, self.preempting = [], False

@@ -86,6 +86,10 @@ class Law:
         found = self.constant * len(contexts)
         return found + sum(slope * int(np.minimum(contexts, cap).sum()) for cap, slope in self.terms)
 
+    def each(self, contexts: Ints) -> Ints:
+        """Of each sequence, without the constant."""
+        return sum((slope * np.minimum(contexts, cap) for cap, slope in self.terms), np.zeros(len(contexts), np.int64))
+
     def growth(self, contexts: Ints) -> int:
         """How many more the next step reads."""
         return sum(slope * int((contexts < cap).sum()) for cap, slope in self.terms)
