@@ -64,7 +64,7 @@ class Faults:
         """Nothing can go on before the next change: far pages are out of reach, or nobody that waits can enter."""
         replica = self.replica
         if not replica.running:
-            return not replica.admits()
+            return not replica.over and not replica.admits()  # who is over a budget waits for that
         if replica.reuse is not None:
             return False  # those that run are in L1; who enters finds nothing in the pool
         waiting = self._health.boards > 0 and not self._health.reachable
