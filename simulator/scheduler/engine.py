@@ -364,7 +364,7 @@ class Engine(PlannedReplica):
                 slow = self.far.interference.slow(tokens, context, plan.work)
             scores = model.attention_per_token * self.batch.context
             if self.other is not None:
-                scores = self.other.scan_time(self.batch.blocks * self.geometry.block_tokens)
+                scores = self.other.scan_time(self.geometry.dense_tokens(self.batch.blocks))
             duration = yield from far_step(self, self.far, run, plan, layer, duration, slow, scores, swapped)
             self.far.passes_on(sum([copy.far for copy in plan.copies]))
         elif swapped:
