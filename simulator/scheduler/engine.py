@@ -129,12 +129,18 @@ class Engine(PlannedReplica):
         """Whom to tell of each request that ends, and when."""
         self.ended = ended
 
+    @property
+    def reaches(self) -> bool:
+        """Nothing broken keeps it from its far pages."""
+        return self.faults is None or self.faults.reaches
+
     def deliver(self, request: int) -> None:
         """A request has arrived here, now."""
         self.inbox.put(request)
         if self._sleeping is not None:
             self.wake()
-        elif not self.queue or self.overtakes:  # while the head of the queue waits, others at its end change nothing
+        elif not self.queue or self.overtakes or not self.ever_fits(request):
+            # while the head of the queue waits, others at its end change nothing; but who is rejected waits no longer
             self.cut(self.arrival[request])
 
     def cut(self, at: float) -> None:
@@ -182,7 +188,7 @@ class Engine(PlannedReplica):
                 if self.faults is not None and self.faults.holds():
                     yield from self._wait(self.faults.next_at - self.clock)
                 elif self.room is not None and not self.running and not self.over and not self.admits():
-                    yield from self._sleep()  # others have the room that the head of the queue needs
+                    yield from self._sleep(self._next_change)  # others have the room that the head of the queue needs
                     self.clock = max(self.clock, self.env.now)
                 elif self._steps_singly(drawn):
                     yield from self._step()
@@ -294,7 +300,8 @@ class Engine(PlannedReplica):
         extra *= model.passes(size)
         run = self._run = Run(now, model.base(size, size), model.unit_time(size), context, growth, extra, limit)
         # while the head of the queue waits for blocks or a place, an arrival that cannot overtake it changes nothing
-        until = inf if self.queue and not self.overtakes else self.arrivals.next
+        waits = self.queue and not self.overtakes and all(map(self.ever_fits, self.inbox.waiting))
+        until = inf if waits else self.arrivals.next
         self._cut = until = min(until, self._next_change)
         if self.far is not None:
             self.far.cancel()
@@ -357,7 +364,7 @@ class Engine(PlannedReplica):
                 slow = self.far.interference.slow(tokens, context, plan.work)
             scores = model.attention_per_token * self.batch.context
             if self.other is not None:
-                scores = self.other.scan_time(self.batch.blocks * self.geometry.block_tokens)
+                scores = self.other.scan_time(self.geometry.dense_tokens(self.batch.blocks))
             duration = yield from far_step(self, self.far, run, plan, layer, duration, slow, scores, swapped)
             self.far.passes_on(sum([copy.far for copy in plan.copies]))
         elif swapped:

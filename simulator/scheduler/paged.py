@@ -24,8 +24,9 @@ from dataclasses import replace
 import numpy as np
 
 from simulator.hardware.interference import UNDISTURBED, Slow
+from simulator.kvcache.by_name import PAGE_PREDICTORS
 from simulator.kvcache.geometry import Geometry
-from simulator.kvcache.identity import PAGE_PREDICTORS, PagedResidency
+from simulator.kvcache.identity import PagedResidency
 from simulator.kvcache.paged_lru import PagedLru
 from simulator.kvcache.paged_split import PagedSplit
 from simulator.kvcache.table import DISPLACED, HOME, IN_FLIGHT, KEPT, NEAR, UNUSED, Ids
