@@ -99,11 +99,12 @@ def _model(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> It
             yield source.problem(("model", name), f"not used without {needed}; remove it or give {needed}")
     if model.window and model.full_layers >= model.layers:
         yield source.problem(("model", "full_layers"), f"{model.full_layers} full layers leave none of {model.layers} a window")
-    if model.window and scenario.kv.selection.kind != "dense" and scenario.pool is not None:
+    far = scenario.pool is not None and not scenario.parks
+    if model.window and scenario.kv.selection.kind != "dense" and far:
         yield source.problem(
             ("kv", "selection", "kind"), f"selection beside the sliding window of {model.name} and a kv_pool is not modelled"
         )
-    if model.window and model.full_layers and scenario.pool is not None:
+    if model.window and model.full_layers and far:
         message = f"only some layers of {model.name} have a window; with a kv_pool that is not modelled"
         yield source.problem(("cluster", "kv_pool"), message)
 
@@ -151,7 +152,7 @@ def _pool(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Ite
         if kv.selection.kind == "pages" and kv.sharing != "prefix" and file.kv.selection.overlap is None:
             message = "pages needs overlap, the share of a set that was in the set before; for example 0.8"
             yield source.problem(("kv", "selection"), message)
-        if kv.selection.kind == "pages" and scenario.model.window:
+        if kv.selection.kind == "pages" and scenario.model.window and not scenario.parks:
             message = f"the window of {scenario.model.name} and drawn pages are not modelled together"
             yield source.problem(("kv", "selection", "kind"), message)
         yield from _topology(pool, source)
@@ -199,10 +200,11 @@ def _parked(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
         yield source.problem(("prefetch", "predictor"), message, "use none or next_layer, or write devices: fluid")
     if scenario.prefetch.control != "fixed":
         yield source.problem(("prefetch", "control"), "a prefix is read once: there is no next step to learn for; use fixed")
-    refused = ((bool(scenario.model.window), f"the sliding window of {scenario.model.name}", "remove kv.sharing"),)
-    for there, what, instead in refused:
-        if there:
-            yield source.problem(at, f"a prefix cache beside a pool with {what} is not modelled", instead)
+    if scenario.model.kept_tokens:
+        message = (
+            f"all layers of {scenario.model.name} have a window: it keeps no prefix as a whole that others could go on from"
+        )
+        yield source.problem(at, message, "remove kv.sharing")
 
 
 def _devices(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:

@@ -36,7 +36,11 @@ def far_step(
     evicted = residency.take_evicted()
     if evicted:
         far.evicted(evicted)
+    beyond = sum(pages)
+    if replica.reuse is not None:
+        pages = replica.reuse.seen(pages)
     asked = sum(pages)
+    beyond -= asked
     lost = replica.lost(plan) if asked else 0.0
     if isinstance(far, SharedFar):  # time passes in it
         if replica.tenants is not None:
@@ -51,7 +55,7 @@ def far_step(
         step = far.unread(plan.produced, duration, slow)
     if replica.reuse is not None:
         step.reads.add(replica.reuse.settled())
-    _record(replica, run, step, round(reading * model.layers * plan.crosses) - asked, before, readers, swapped)
+    _record(replica, run, step, round(reading * model.layers * plan.crosses) - asked - beyond, before, readers, swapped)
     return swapped + step.duration
 
 

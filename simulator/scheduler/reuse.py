@@ -8,6 +8,8 @@ Blocks that leave L1 join the write-back of far memory; with `immediate` full on
 Prefetches for sessions have the path when demand has not.
 While the pool is out of reach nothing is found there, and what leaves L1 is lost; what was filled is written when it is back.
 With a board everything that was parked is lost, since blocks are striped.
+Layers with a window read of a prefix in L3 only the blocks that it covers, spread evenly among the others; what is parked, or
+fetched for a session, is whole.
 Where replicas share a pool, what one has parked there the others find as well (`parked` is then the same for all).
 Events: none; the engine looks at `next_at`.
 """
@@ -45,6 +47,11 @@ class Reuse:
             room = int(max(0.0, geometry.l2_bytes - 2 * geometry.burst * geometry.ranks) // geometry.block_bytes)
             self.sessions = SessionPrefetch(spec, far.rng, *self._pace(), room)
         self.fetching: dict[int, int] = {}  # request -> blocks that its first piece reads from L3
+        model, tokens = scenario.model, geometry.block_tokens
+        self._seen = -(-(model.window - 1) // tokens) if model.window else 0  # blocks before a token that a window reads
+        full, layers = model.layers - model.windowed_layers, model.layers
+        self._windowed = [(layer + 1) * full // layers == layer * full // layers for layer in range(layers)]
+        self._unseen = 0  # blocks that first pieces of this step read from L3 in full layers only
         self.taken = Counts()  # pages that requests found in L2, and what was fetched beside them, since the last step
         self.staged: dict[int, int] = {}  # request -> blocks that it had in L2
         self._filled: list[int] = []  # blocks that were filled since the last look, where they are written at once
@@ -165,7 +172,17 @@ class Reuse:
 
     def read(self, request: int) -> tuple[int, int]:
         """Blocks that the first piece of a request reads from L3, and those that it had in L2; told once."""
-        return self.fetching.pop(request, 0), self.staged.pop(request, 0)
+        fetched = self.fetching.pop(request, 0)
+        if self._seen:
+            self._unseen += max(0, fetched - self._seen)
+        return fetched, self.staged.pop(request, 0)
+
+    def seen(self, pages: list[int]) -> list[int]:
+        """Of the far pages of each layer in this step, those that it reads; asked once."""
+        unseen, self._unseen = self._unseen, 0
+        if not unseen:
+            return pages
+        return [count - unseen * windowed for count, windowed in zip(pages, self._windowed, strict=True)]
 
     def settled(self) -> Counts:
         """What a step took from L2, told once."""

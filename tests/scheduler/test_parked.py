@@ -242,7 +242,7 @@ def test_selection_beside_a_parked_prefix(selection: dict[str, Any]) -> None:
 @pytest.mark.parametrize("ahead", ["none", "next_layer"])
 @pytest.mark.parametrize("write_back", ["lazy", "immediate"])
 def test_detailed_devices_bring_parked_blocks_back(ahead: str, write_back: str) -> None:
-    """The same hits, and a TTFT within 1 % of the fluid model's: transfers are long beside a burst. Runs are their single steps.
+    """The same hits, TTFT within 1 % of the fluid model's: transfers are long beside a burst. Runs are their single steps.
 
     Would catch: devices whose clock stands still while a replica idles, write-back of parked blocks that never ends.
     """
@@ -255,3 +255,26 @@ def test_detailed_devices_bring_parked_blocks_back(ahead: str, write_back: str) 
     np.testing.assert_allclose(detailed.columns["ttft_s"], fluid.columns["ttft_s"], rtol=0.01)
     assert detailed.summary["compression"]["bytes_raw"] == fluid.summary["compression"]["bytes_raw"]
     same_requests(detailed, run_scenario(world(devices="detailed", **settings), check=True, coalesce=False))
+
+
+@pytest.mark.parametrize("selection", [{"kind": "dense"}, {"kind": "budget", "tokens": "48 tokens"}], ids=["dense", "budget"])
+def test_layers_with_a_window_fetch_what_it_covers(selection: dict[str, Any]) -> None:
+    """Two of four layers have a window of 64 tokens: of 11 parked blocks they read ceil(63 / 16) = 4, the others all. TTFT is
+    that of a hit in L1 and the transfers, in closed form; with a window that covers all, all is read. 1e-9: rounding.
+
+    Would catch: pages that no layer reads, a window that cuts all layers, a block too few at its edge.
+    """
+    windows = {"model.window": "64 tokens", "model.full_layers": 2}
+    base = {
+        "workload.synthetic": TURNS | {"requests": 2}, **pool(400, 1000, 32), "prefetch.predictor": "none", "kv.codec": "none",
+        "kv.placement.eviction": "lru", "kv.selection": selection,
+    }  # fmt: skip
+    near, far = (run(scenario(base | windows | {"kv.sharing": sharing})) for sharing in ({"kind": "prefix"}, PARKS))
+    wide = run(scenario(base | windows | {"kv.sharing": PARKS, "model.window": "4000 tokens"}))
+    assert hits(near) == (11, 0, 0) and hits(far) == hits(wide) == (0, 0, 11)
+    assert far.summary["prefetch"]["asked"] == 2 * 11 + 2 * 4 and wide.summary["prefetch"]["asked"] == 4 * 11
+    simulation = Simulation(world(l1=400).resolved, build(world().resolved.workload, *STREAMS))
+    assert simulation.far is not None
+    path, page = simulation.far.path, simulation.geometry.layer_bytes
+    extra = 4 * path.read_latency + 30 * page / path.read_rate
+    assert far.columns["ttft_s"][1] - near.columns["ttft_s"][1] == pytest.approx(extra, rel=1e-9)
