@@ -87,7 +87,7 @@ def _speculation(found: dict[str, Any], rows: dict[str, Any], tables: dict[str, 
         Finding(100.0 * stated["overhead"], f"the stated predictor; {100 * stated['stall_hidden']:.0f} % of the stall hidden"),
         Finding(100.0 * rows[TOKEN_ROW]["overhead"], f"token model, coverage {100 * rows[TOKEN_ROW]['coverage']:.0f} %"),
         Regime(needed[0], f"a coverage of {100 * min(needed):.0f} to {100 * max(needed):.0f} % leaves exactly that much"),
-        f"A coverage of {100 * COVERAGE} % leaves {100 * stated['overhead']:.1f} % here. Fetching the next layer's "
+        f"A coverage of {100 * COVERAGE:.1f} % leaves {100 * stated['overhead']:.1f} % here. Fetching the next layer's "
         f"pages in order, which needs no prediction under dense attention, leaves {100 * next_layer['overhead']:.1f} %.",
         larger_is_better=False, tables=tables,
     )  # fmt: skip
@@ -95,7 +95,7 @@ def _speculation(found: dict[str, Any], rows: dict[str, Any], tables: dict[str, 
 
 def _coverage(rows: dict[str, Any]) -> Claim:
     return Claim(
-        "coverage", f"{100 * COVERAGE} % of the pages that are read were prefetched", 100 * COVERAGE, "%",
+        "coverage", f"{100 * COVERAGE:.1f} % of the pages that are read were prefetched", round(100 * COVERAGE, 1), "%",
         f"{PAPER}, Table 3", REPORTED,
         Finding(100.0 * rows[STATED_ROW]["coverage"], "an input of the stated predictor, not a result"),
         Finding(100.0 * rows[TOKEN_ROW]["coverage"], "token ids predicted by a model trained and counted on text, top-4"),

@@ -77,13 +77,12 @@ def content(claims: Sequence[Claim], advice: pd.DataFrame) -> dict[str, Any]:
     findings = [
         f"{claim.name.replace('_', ' ').capitalize()}: {claim.contradiction}" for claim in claims if claim.contradiction
     ]
-    findings += sentences(advice)
     atlas = table(
         "Regime atlas", [COLUMNS[name] for name in advice.columns],
         [[cell(value, "") for value in row] for row in advice.itertuples(index=False)], ATLAS,
     )  # fmt: skip
     return empty("The claims of CXL-SpecKV, simulated", "Claims ledger") | {
-        "sentences": [f"{PAPER}. {len(claims)} claims: {verdicts}.", LEGEND],
+        "sentences": [f"{PAPER}. {len(claims)} claims: {verdicts}.", LEGEND, *sentences(advice)],
         "findings": findings,
         "tables": [ledger, how, atlas, *behind],
         "provenance": [{"name": "made by", "value": "speckvsim reproduce"}],

@@ -52,7 +52,7 @@ class Pages(Protocol):
 class Policy(Protocol):
     sequential: bool  # what a scan brings in displaces what the scan has not reached yet
     static: bool  # a page that stays keeps its key
-    ascending: bool  # every key that it gives is above all that it gave before
+    ascending: bool  # every key that it gives is above all that it gave before; keys below 0 and others apart
 
     def keys(self, tier: Tier, ids: Ids, held: Bools) -> Keys:
         """Keys of a batch of pages, in the order of use; `held`: which were in the tier."""
@@ -92,10 +92,7 @@ class Lru(_Plain):
 
 
 class Fifo(Lru):
-    ascending = False
-
-    def keys(self, tier: Tier, ids: Ids, held: Bools) -> Keys:
-        return np.where(held, tier.key[ids], super().keys(tier, ids, held))
+    static = True
 
 
 class Lfu(_Plain):
@@ -104,8 +101,6 @@ class Lfu(_Plain):
 
 
 class Hot(Lru):
-    ascending = False
-
     def __init__(self, pages: Pages, threshold: int = 10, adapt: bool = False):
         super().__init__(pages)
         self.threshold, self.adapt = threshold, adapt
@@ -143,7 +138,7 @@ class Share(_Plain):
     static = True
 
     def keys(self, tier: Tier, ids: Ids, held: Bools) -> Keys:
-        return _ordered(-self.pages.index_of(ids), -self.pages.order_of(ids))
+        return -_ordered(self.pages.index_of(ids), self.pages.order_of(ids))
 
 
 class Priority(_Plain):
@@ -151,7 +146,7 @@ class Priority(_Plain):
     static = True
 
     def keys(self, tier: Tier, ids: Ids, held: Bools) -> Keys:
-        return _ordered(-self.pages.order_of(ids), -self.pages.index_of(ids))
+        return -_ordered(self.pages.order_of(ids), self.pages.index_of(ids))
 
 
 class Belady(_Plain):

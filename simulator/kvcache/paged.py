@@ -60,10 +60,10 @@ class Paged:
         return self.table.uses_of(ids)
 
     def index_of(self, ids: Ids) -> NDArray[np.int64]:
-        return self.table.index[ids // self.table.groups].astype(np.int64)
+        return self.table.index[self.table.row_of(ids)].astype(np.int64)
 
     def order_of(self, ids: Ids) -> NDArray[np.int64]:
-        return self._admission[self.table.sequence[ids // self.table.groups]]
+        return self._admission[self.table.sequence[self.table.row_of(ids)]]
 
     def value_of(self, ids: Ids) -> NDArray[np.float64]:
         """Bytes times the seconds to fetch them again, both in units of one page's."""
@@ -173,16 +173,16 @@ class Paged:
         """A step reads these pages of one group: which of them were in L1."""
         raise NotImplementedError
 
-    def dense_entries(self, group: int, slots: Ids | None) -> Ids:
-        """Entries of a group but pinned ones: of the decoding sequences, or of the sequences named."""
+    def loose(self, slots: Ids | None = None) -> Ids:
+        """Rows but pinned ones: of the decoding sequences, or of the sequences named."""
+        table = self.table
+        flags = table.flags[:: table.groups]
         if slots is None:
-            rows = np.flatnonzero(self.table.active)
-        elif len(slots):
-            rows = np.concatenate([self.table.rows_of(int(slot)) for slot in slots])
-        else:
+            return np.flatnonzero(table.active & (flags & PINNED == 0))
+        if not len(slots):
             return np.zeros(0, np.int64)
-        entries = rows * self.table.groups + group
-        loose: Ids = entries[self.table.flags[entries] & PINNED == 0]
+        rows = np.concatenate([table.rows_of(int(slot)) for slot in slots])
+        loose: Ids = rows[flags[rows] & PINNED == 0]
         return loose
 
     def weigh(self, ids: Ids) -> int:

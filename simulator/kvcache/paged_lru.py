@@ -100,11 +100,6 @@ class PagedLru(Cache):
 
     # --- reads and evictions
 
-    def dense_entries(self, group: int, slots: Ids | None) -> Ids:
-        if slots is None:
-            return np.flatnonzero(self.table.active & (self.table.flags & PINNED == 0))
-        return super().dense_entries(group, slots)
-
     def scan(self, rows: Ids, slots: Ids, decodes: bool) -> int:
         """A step reads these blocks, all but the pinned ones of these sequences, layer by layer; if it `decodes`, all decoding
         sequences are among them. Pages that were not in L1; also `missed`, `missed_of`."""

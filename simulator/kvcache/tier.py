@@ -9,8 +9,10 @@ Victims come from a buffer of the lowest keys, kept sorted. It is filled by a pa
 gets a key below the buffer's edge joins it, one whose key has changed is skipped. So a batch costs a few vector operations
 of its own size, and the tier's size only once in every eighth of it.
 
-Where every new key is above all before (`ascending`: lru), no sort is needed: pages stand in a queue in the order in which they
-got their keys, and victims are its first ones that still have theirs.
+Where every new key is above all before (`ascending`: lru, fifo), no sort is needed: pages stand in a queue in the order in
+which they got their keys, and victims are its first ones that still have theirs. Keys below 0 and the others (`hot`) have a
+queue each. Where keys depend on the page alone (`static`: share), few of many newcomers come in: those with the highest keys
+are compared, where no two pages have the same.
 """
 
 from __future__ import annotations
@@ -26,8 +28,16 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Keys = NDArray[np.float64]
+Queue = deque[tuple[Ids, Keys]]
 
 LEAST_BUFFER = 64
+
+
+def _in_order(ids: Ids, keys: Keys) -> bool:
+    """By key, among equals by number."""
+    rises = (keys[1:] > keys[:-1]) | ((keys[1:] == keys[:-1]) & (ids[1:] > ids[:-1]))
+    return bool(rises.all())
 
 
 class Tier:
@@ -45,11 +55,11 @@ class Tier:
         self._buffer_key = np.zeros(0, np.float64)
         self._edge = -np.inf  # no page outside the buffer has a lower key
         self._complete = False  # no page that can leave is outside the buffer
-        self._late: list[tuple[Ids, NDArray[np.float64]]] = []  # keys below the edge, to be merged
+        self._late: list[tuple[Ids, Keys]] = []  # keys below the edge, to be merged
         self._late_count = 0
         self._merged = False  # into this buffer
-        self._queue: deque[tuple[Ids, NDArray[np.float64]]] = deque()  # ascending: pages and the keys that they got
-        self._queued = self._lean = 0  # pages in it, and when all of them had their keys
+        self._queues: list[Queue] = [deque(), deque()]  # ascending: pages and the keys that they got
+        self._queued = self._lean = 0  # pages in them, and when all of them had their keys
         self._weigh_up_to(pages)
 
     def resize(self, pages: int) -> None:
@@ -84,7 +94,7 @@ class Tier:
         came, gone = self._admit(new, keys)
         return held, came, gone
 
-    def _admit(self, new: Ids, keys: NDArray[np.float64]) -> tuple[Ids, Ids]:
+    def _admit(self, new: Ids, keys: Keys) -> tuple[Ids, Ids]:
         """Newcomers and what is held compete; among equals the newcomer leaves. Those that stay, and those that left."""
         excess = self.used + self.weigh(new) - self.capacity
         none = new[:0]
@@ -104,21 +114,42 @@ class Tier:
                 if len(stay):
                     self.insert(new[stay], keys[stay])
                 return new[stay], none
-        old = self._peek(excess)
-        both = np.concatenate([new, old])
-        all_keys = np.concatenate([keys, self.key[old]])
-        is_old = np.arange(len(both)) >= len(new)
-        order = np.lexsort((both, is_old, all_keys))
-        left = order[: self._until(both[order], excess)]
-        self.policy.evicted(self, both[left], all_keys[left])
-        gone = both[left[left >= len(new)]]
+        # layers of a block have equal keys: which of them leaves first must not depend on who was compared
+        distinct = self.policy.static and not self.policy.ascending and len(self._weight) == 1
+        most = LEAST_BUFFER if distinct else len(new)
+        while most < len(new):  # those with the highest keys: where one of them leaves, so do all the others
+            best = keys >= np.partition(keys, -most)[-most]
+            others = new[~best]
+            rest = excess - self.weigh(others)
+            if rest > 0:
+                left, left_keys, stays = self._compete(new[best], keys[best], rest)
+                if not stays.all():
+                    self.policy.evicted(self, others, keys[~best])
+                    new, keys = new[best], keys[best]
+                    break
+            most *= 8
+        else:
+            left, left_keys, stays = self._compete(new, keys, excess)
+        self.policy.evicted(self, left, left_keys)
+        gone = left[self.held[left]]
         self.held[gone] = False
         self.used -= self.weigh(gone)
-        stays = np.ones(len(new), np.bool_)
-        stays[left[left < len(new)]] = False
         came = new[stays]
         self.insert(came, keys[stays])
         return came, gone
+
+    def _compete(self, new: Ids, keys: Keys, excess: int) -> tuple[Ids, Keys, Bools]:
+        """Of newcomers and what is held, those that would leave, in order, and their keys; which newcomers would stay."""
+        old = self._peek(excess)
+        both, all_keys = np.concatenate([new, old]), np.concatenate([keys, self.key[old]])
+        if _in_order(new, keys) and _in_order(old, all_keys[len(new) :]):
+            order = np.argsort(all_keys, kind="stable")
+        else:
+            order = np.lexsort((both, np.arange(len(both)) >= len(new), all_keys))
+        left = order[: self._until(both[order], excess)]
+        stays = np.ones(len(new), np.bool_)
+        stays[left[left < len(new)]] = False
+        return both[left], all_keys[left], stays
 
     def _until(self, ids: Ids, excess: int) -> int:
         """How many of these, from the first, weigh `excess`; all if they do not."""
@@ -131,12 +162,12 @@ class Tier:
         self.held[ids] = True
         self.used += self.weigh(ids)
 
-    def insert(self, ids: Ids, keys: NDArray[np.float64]) -> None:
+    def insert(self, ids: Ids, keys: Keys) -> None:
         """These pages, not held so far, come in with these keys."""
         self._set(ids, keys)
         self.put(ids)
 
-    def rekey(self, ids: Ids, keys: NDArray[np.float64]) -> None:
+    def rekey(self, ids: Ids, keys: Keys) -> None:
         self._set(ids, keys)
 
     def drop(self, ids: Ids) -> Ids:
@@ -157,7 +188,7 @@ class Tier:
         self.used -= self.weigh(gone)
         return gone
 
-    def _set(self, ids: Ids, keys: NDArray[np.float64]) -> None:
+    def _set(self, ids: Ids, keys: Keys) -> None:
         if self.policy.ascending:
             self._append(ids, keys)
             self.key[ids] = keys
@@ -187,7 +218,8 @@ class Tier:
             while True:
                 part = ids[:look]
                 valid = np.flatnonzero(self.held[part] & (self.key[part] == keys[:look]))
-                if len(valid) and self._merged:  # a page that got back an earlier key is there twice
+                known = keys[valid]
+                if self._merged and (known[1:] == known[:-1]).any():  # a page that got back an earlier key is there twice
                     valid = valid[np.sort(np.unique(part[valid], return_index=True)[1])]
                 found = part[valid]
                 take = self._until(found, excess)
@@ -200,48 +232,58 @@ class Tier:
                 return found[:take]
             self._refill(excess)
 
-    def _append(self, ids: Ids, keys: NDArray[np.float64]) -> None:
+    def _append(self, ids: Ids, keys: Keys) -> None:
         if self._queued > 2 * self._lean + 64 * LEAST_BUFFER:
-            standing = [(old[keep], known[keep]) for old, known in self._queue for keep in [self._stands(old, known)]]
-            self._queue = deque(one for one in standing if len(one[0]))
-            self._queued = self._lean = sum(len(one) for one, _ in self._queue)
-        movable = keys < np.inf
+            self._queues = [self._standing(queue) for queue in self._queues]
+            self._queued = self._lean = sum([len(one) for queue in self._queues for one, _ in queue])
+        movable, low = keys < np.inf, keys < 0.0
+        if low.any():
+            self._line_up(self._queues[0], ids[low], keys[low])
+            movable &= ~low
         if not movable.all():
             ids, keys = ids[movable], keys[movable]
+        self._line_up(self._queues[1], ids, keys)
+
+    def _line_up(self, queue: Queue, ids: Ids, keys: Keys) -> None:
         if not len(ids):
             return
         self._queued += len(ids)
-        if self._queue and not len(self._queue[-1][0]):
-            self._queue.pop()
-        if self._queue and self._queue[-1][1][-1] > keys[0]:  # both of one batch: pages that were held, and those that came in
-            before, known = self._queue.pop()
+        if queue and not len(queue[-1][0]):
+            queue.pop()
+        if queue and queue[-1][1][-1] > keys[0]:  # both of one batch: pages that were held, and those that came in
+            before, known = queue.pop()
             ids, keys = np.concatenate([before, ids]), np.concatenate([known, keys])
             order = np.argsort(keys)
             ids, keys = ids[order], keys[order]
-        self._queue.append((ids, keys))
+        queue.append((ids, keys))
 
-    def _stands(self, ids: Ids, keys: NDArray[np.float64]) -> Bools:
+    def _standing(self, queue: Queue) -> Queue:
+        standing = [(ids[keep], keys[keep]) for ids, keys in queue for keep in [self._stands(ids, keys)]]
+        return deque(one for one in standing if len(one[0]))
+
+    def _stands(self, ids: Ids, keys: Keys) -> Bools:
         standing: Bools = self.held[ids] & (self.key[ids] == keys)
         return standing
 
     def _first(self, excess: int) -> Ids:
-        """`_peek` in the queue."""
-        queue, at = self._queue, 0
+        """`_peek` in the queues."""
         found: list[Ids] = []
-        while excess > 0 and at < len(queue):
-            ids, keys = queue[at]
-            standing = self._stands(ids, keys)
-            if not standing.all():
-                self._queued -= len(ids)
-                ids, keys = ids[standing], keys[standing]
-                self._queued += len(ids)
-                queue[at] = ids, keys
-            if not len(ids) and not at:
-                queue.popleft()
-                continue
-            found.append(ids[: self._until(ids, excess)])
-            excess -= self.weigh(found[-1])
-            at += 1
+        for queue in self._queues:
+            at = 0
+            while excess > 0 and at < len(queue):
+                ids, keys = queue[at]
+                standing = self._stands(ids, keys)
+                if not standing.all():
+                    self._queued -= len(ids)
+                    ids, keys = ids[standing], keys[standing]
+                    self._queued += len(ids)
+                    queue[at] = ids, keys
+                if not len(ids) and not at:
+                    queue.popleft()
+                    continue
+                found.append(ids[: self._until(ids, excess)])
+                excess -= self.weigh(found[-1])
+                at += 1
         return np.concatenate(found) if found else np.zeros(0, np.int64)
 
     def _merge(self) -> None:
@@ -249,9 +291,9 @@ class Tier:
         keys = np.concatenate([late for _, late in self._late])
         self._late, self._late_count, self._merged = [], 0, True
         order = np.lexsort((ids, keys))
-        ids, keys = ids[order], keys[order]
-        at = np.searchsorted(self._buffer_key, keys)
-        self._buffer, self._buffer_key = np.insert(self._buffer, at, ids), np.insert(self._buffer_key, at, keys)
+        ids, keys = np.concatenate([ids[order], self._buffer]), np.concatenate([keys[order], self._buffer_key])
+        order = np.argsort(keys, kind="stable")
+        self._buffer, self._buffer_key = ids[order], keys[order]
 
     def _refill(self, excess: int) -> None:
         held = np.flatnonzero(self.held)
@@ -272,5 +314,5 @@ class Tier:
 
     @property
     def bytes(self) -> int:
-        queued = sum(ids.nbytes + keys.nbytes for ids, keys in self._queue)
+        queued = sum(ids.nbytes + keys.nbytes for queue in self._queues for ids, keys in queue)
         return self.held.nbytes + self.key.nbytes + self._buffer.nbytes + self._buffer_key.nbytes + queued

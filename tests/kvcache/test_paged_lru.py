@@ -59,13 +59,13 @@ class Twins:
                 one.sync(self.step)
         misses, of = [], np.zeros(len(keyed.request_of), np.int64)
         for layer in range(self.layers):
-            decoded = [keyed.dense_entries(layer, None)] if decodes else []
-            ids = np.concatenate([*decoded, keyed.dense_entries(layer, slots)])
+            decoded = [keyed.loose()] if decodes else []
+            ids = np.concatenate([*decoded, keyed.loose(slots)]) * self.layers + layer
             away = ids[~keyed.read(ids)]
             misses.append(len(away))
             of += np.bincount(keyed.table.sequence[away // self.layers], minlength=len(of))
-        decoded = [batched.dense_entries(0, None)] if decodes else []
-        rows = np.concatenate([*decoded, batched.dense_entries(0, slots)])
+        decoded = [batched.loose()] if decodes else []
+        rows = np.concatenate([*decoded, batched.loose(slots)])
         total = batched.scan(rows, np.concatenate([batched.decoding if decodes else slots[:0], slots]), decodes)
         assert total == sum(misses) and batched.missed == misses
         assert batched.missed_of.tolist() == of.tolist()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from simulator.kvcache.eviction import POLICIES, WINDOW, Belady, Hot, Lru, Pages, next_uses
+from simulator.kvcache.eviction import POLICIES, WINDOW, Belady, Fifo, Hot, Lru, Pages, Share, next_uses
 from simulator.kvcache.stream import Columns, columns, leading_hits
 from simulator.kvcache.tier import Tier
 
@@ -213,25 +213,44 @@ class SortedLru(Lru):
     ascending = False
 
 
+class SortedFifo(Fifo):
+    ascending = False
+
+
+class Warm(Hot):
+    def __init__(self, pages: Pages):
+        super().__init__(pages, threshold=1)
+
+
+class SortedWarm(Warm):
+    ascending = False
+
+
+KINDS = {"lru": (Lru, SortedLru), "fifo": (Fifo, SortedFifo), "hot": (Warm, SortedWarm)}
+
+
 OPERATIONS = st.lists(
     st.tuples(st.sampled_from(["use", "use", "use", "drop", "room"]), st.lists(st.integers(0, 29), max_size=12, unique=True)),
     max_size=60,
 )
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @given(operations=OPERATIONS, capacity=st.integers(0, 25), weighted=st.booleans())
 def test_a_queue_finds_the_victims_that_sorting_finds(
-    operations: list[tuple[str, list[int]]], capacity: int, weighted: bool
+    kind: str, operations: list[tuple[str, list[int]]], capacity: int, weighted: bool
 ) -> None:
     """Batches with hits and misses, pages that vanish, a capacity that moves: hits, arrivals and victims in their order.
 
     Would catch: a page that is lost from the queue, one that is in it twice, hits and arrivals of a batch out of order.
     """
     weight = np.array([1, 3, 2]) if weighted else None
-    one, other = (Tier(kind(columns([np.arange(30)])), capacity, 30, weight) for kind in (Lru, SortedLru))
+    pages_known = columns([np.arange(30)])
+    one, other = (Tier(policy(pages_known), capacity, 30, weight) for policy in KINDS[kind])
     for what, pages in operations:
         ids = np.array(pages, np.int64)
         if what == "use":
+            pages_known.uses[ids] += 1
             for mine, theirs in zip(one.use(ids), other.use(ids), strict=True):
                 assert mine.tolist() == theirs.tolist()
         elif what == "drop":
@@ -240,3 +259,30 @@ def test_a_queue_finds_the_victims_that_sorting_finds(
             one.capacity = other.capacity = 2 * len(pages)
             assert one.shrink().tolist() == other.shrink().tolist()
         assert one.held.tolist() == other.held.tolist() and one.used == other.used
+
+
+class ComparedShare(Share):
+    """Every newcomer is compared with what is held."""
+
+    static = False
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_newcomers_are_those_that_stay(seed: int) -> None:
+    """Hundreds of newcomers to a full tier, of which few or many come in.
+
+    Would catch: a newcomer that is passed over because others have higher keys, a victim too many or too few.
+    """
+    rng = np.random.default_rng(seed)
+    weight = np.array([3]) if seed % 2 else None
+    known = columns([np.arange(2000)])
+    known.index[:] = rng.permutation(2000) // 5
+    known.order[:] = np.argsort(np.argsort(known.index, kind="stable"), kind="stable") % 5  # no two are the same in both
+    one, other = (Tier(kind(known), 500, 2000, weight) for kind in (Share, ComparedShare))
+    for _ in range(40):
+        ids = rng.permutation(2000)[: rng.integers(1, 1500)]
+        for mine, theirs in zip(one.use(ids), other.use(ids), strict=True):
+            assert mine.tolist() == theirs.tolist()
+        gone = rng.permutation(2000)[: rng.integers(0, 300)]
+        assert one.drop(gone).tolist() == other.drop(gone).tolist()
+        assert one.used == other.used <= 500

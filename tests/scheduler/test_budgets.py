@@ -29,6 +29,10 @@ WORLDS: dict[str, dict[str, Any]] = {
     "apart, with a pool": CROSSING | MIXED,
     "static": MIXED | {"scheduler.batching": "static", "scheduler.prefill_chunk": "64 tokens"},
     "prompts first": MIXED | {"scheduler.batching": "prefill_first", "scheduler.queue": "fair"},
+    "windows": MIXED | {"model.window": "64 tokens"},
+    "in part": MIXED | {"kv.retention.keep": 0.5},
+    "failing": MIXED | {"cluster.kv_pool.count": 2, "faults": [{"what": "board_lost", "at": "100 ms", "for": "50 ms"}]},
+    "swapped beside a pool": MIXED | {"scheduler.preemption": "swap_host", "cluster.kv_pool.board.memory": "1 MB"},
     "swapped": {
         "kv.l1": "900 KiB", "scheduler.watermark": 0.0, "scheduler.preemption": "swap_host",
         "cluster.gpus.link": {"type": "pcie-gen4-x16", "bandwidth": "0.1 GB/s"},
@@ -79,6 +83,20 @@ def test_tokens_come_as_fast_as_their_bytes_may() -> None:
     expected = 8 / 9 * read / 1e6 + gap
     assert read == free["far_demand_bytes"][0] > 0
     assert (run.columns["finished_s"] - run.columns["first_token_s"])[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_pieces_of_a_prompt_wait_for_what_their_past_has_read() -> None:
+    """A prompt in pieces of 64 tokens, whose past does not fit in L1 and is read by every piece; it gives out one token.
+    y's short ones beside it do not wait. What the last piece reads, at most all blocks but its own, need not be paid back.
+
+    Would catch: prompts that go on while their tenant owes, or hold up the pieces of others.
+    """
+    rows = [(0.0, 600, 1), (0.05, 30, 1), (0.1, 30, 1)]
+    run = owned(MIXED | limited("1 MB/s", "1 B") | {"scheduler.prefill_chunk": "64 tokens"}, rows, "xyy")
+    read, last = run.summary["tenants"]["x"]["far_read_bytes"], 600 * TOKEN
+    assert read > 2 * last
+    assert (read - last) / 1e6 <= run.columns["ttft_s"][0] <= read / 1e6
+    assert max(run.columns["ttft_s"][1:]) < 0.02
 
 
 @pytest.mark.parametrize("name", WORLDS)
