@@ -162,6 +162,7 @@ def _faults(scenario: ScenarioResolved, sizes: Geometry) -> list[dict[str, Any]]
             {
                 "what": fault.what,
                 "link": fault.link or None,
+                "replica": fault.replica,
                 "at_s": fault.at if fault.mean_time_between is None else None,
                 "mean_time_between_s": fault.mean_time_between,
                 "duration_s": fault.duration,
@@ -223,7 +224,7 @@ def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, wo
     policy = needs(scenario, sizes, context) or Needs(read, 0.0, read, kept)
     read, kept = policy.read, policy.kept
     fetched, crosses = read if policy.elsewhere else fetched, 1.0
-    if far is not None and not scenario.kv.policies.identity:
+    if scenario.far_in_place and not scenario.kv.policies.identity:
         fetched, crosses = policy.scanned, policy.moved / (policy.scanned or 1.0)
     stored = sizes.dense_tokens(sizes.l1_blocks + sizes.l3_blocks)
     batch = min(float(scenario.scheduler.max_batch), max(1.0, stored // kept), max(1.0, sizes.l1_blocks // sizes.near_blocks))
@@ -257,7 +258,7 @@ def _bounds(scenario: ScenarioResolved, sizes: Geometry, far: FarPath | None, wo
     rows = max(1, int(batch))
     units = (steps.layers / steps.units) * rows * read
     if other is not None:
-        units = float(other.law.units(np.full(rows, round(context))))
+        units = float(other.reads_of([round(context)] * rows))
     expected = steps.base(rows, rows) + steps.unit_time(rows) * units
     return {
         "batch": batch,

@@ -42,7 +42,7 @@ def needs(scenario: ScenarioResolved, sizes: Geometry, context: float) -> Needs 
     flops = law.read(policies, scenario.kv.selection, model, 1e-12, 1.0).at(context)
     there = policies.compute.at != "gpu"
     far = scan = moving = 0.0
-    if scenario.pool is not None and not scenario.parks:
+    if scenario.far_in_place:
         reads, one = far_reads(scenario), np.array([round(context)])
         far = float(reads.far(one)[0]) * shares(policies.latent, sizes.ranks)
         scan, moving = (far * float(ratio[0]) for ratio in reads.ratios(one))
@@ -63,10 +63,10 @@ def needs(scenario: ScenarioResolved, sizes: Geometry, context: float) -> Needs 
 def of_a_sequence(
     scenario: ScenarioResolved, sizes: Geometry, context: float, read: float, kept: float
 ) -> dict[str, float | None]:  # fmt: skip
-    """Bytes of a sequence of that length on all GPUs; without policies it reads and keeps so many tokens. Nulls without a
-    pool that has what may be far."""
+    """Bytes of a sequence of that length on all GPUs; without policies it reads and keeps so many tokens. Nulls where
+    nothing of a sequence that runs is far."""
     found = needs(scenario, sizes, context) or Needs(read, 0.0, read, kept, far=kept, moved=read)
-    token, pool = sizes.token_bytes, scenario.pool is not None and not scenario.parks
+    token, pool = sizes.token_bytes, scenario.far_in_place
     return {
         "context_tokens": context,
         "stored_bytes": found.kept * token,

@@ -9,8 +9,9 @@ import simpy
 
 from simulator.experiments.streams import stream
 from simulator.hardware.faults import Schedule
+from simulator.kvcache.by_name import needs_table
 from simulator.kvcache.geometry import Geometry, geometry
-from simulator.kvcache.identity import needs_table, paged
+from simulator.kvcache.identity import paged
 from simulator.metrics.recorder import Recorder
 from simulator.metrics.steps import StepLaw, StepTimes, shapes
 from simulator.scenario.resolved import Pool, ScenarioResolved
@@ -73,7 +74,7 @@ def server(
     sizes, kv, pages = geometry(scenario), scenario.kv, None
     pool = scenario.pool if scenario.scheduler.preemption != "swap_pool" else None  # then nothing is read from it in place
     if pool is None:
-        sizes = replace(sizes, l3_blocks=0, near_blocks=1)
+        sizes = replace(sizes, l3_blocks=0)
     engine: Engine | Lockstep
 
     def draws(name: str) -> np.random.Generator:

@@ -138,7 +138,7 @@ def sequences(scenario: ScenarioResolved) -> int:
     sizes = geometry(scenario)
     tokens = round(prompt * prompt_share(scenario.kv.policies.retention) + output)
     blocks, near = max(1, sizes.blocks(tokens)), sizes.l1_blocks
-    if scenario.pool is None or scenario.scheduler.preemption == "swap_pool" or scenario.kv.sharing == "prefix":
+    if not scenario.far_in_place:
         return near // blocks
     both = near + sizes.l3_blocks if scenario.kv.eviction == "split" else max(near, sizes.l3_blocks)  # else inclusive
     return min(both // blocks, near // min(blocks, sizes.near_blocks))

@@ -44,7 +44,7 @@ from simulator.hardware.gemm import ACTIVATION_BYTES, gemm
 from simulator.hardware.layers import KERNELS_PER_LAYER as KERNELS_PER_LAYER
 from simulator.hardware.layers import Layers
 from simulator.hardware.moe import exchange
-from simulator.hardware.operator import Operator, Parts, add_up, beyond, mean, together
+from simulator.hardware.operator import PARTS, Operator, Parts, add_up, beyond, mean, together
 from simulator.hardware.precision import for_precision
 from simulator.hardware.sampler import sampling
 from simulator.hardware.windows import cut_to_window, cuts
@@ -223,13 +223,13 @@ class StepModel:
         parts = self._layer.get((tokens, attentions, shared))
         if parts is None:
             each = [(count / self.layers, self._one_layer(tokens, attentions, moe, shared)) for count, moe in self.kinds]
-            parts = Parts(*(sum(share * getattr(kind, part) for share, kind in each) for part in _PARTS))
+            parts = Parts(*(sum(share * getattr(kind, part) for share, kind in each) for part in PARTS))
             self._layer[tokens, attentions, shared] = parts
         return parts
 
     def layer_time(self, tokens: int, attentions: int, context: int, pieces: float = 0.0, rows: int = 0) -> float:
         """Seconds of one layer (the mean over the layers): with decodes that read `context` units, and `pieces` seconds of
-        attention beside them. How many of the tokens are `rows` that emit one makes no difference here."""
+        attention beside them; `rows` that emit a token make no difference here."""
         each = self.attention_per_token * (self.units / self.layers)
         return self.layer(tokens, attentions).total + each * context + pieces
 
@@ -248,10 +248,10 @@ class StepModel:
         parts = self._shared.get(key)
         if parts is None:
             each = [(count, self._one_layer(tokens, attentions, moe, shared[0])) for count, moe in self.kinds]
-            parts = Parts(*(sum(count * getattr(kind, part) for count, kind in each) for part in _PARTS))
+            parts = Parts(*(sum(count * getattr(kind, part) for count, kind in each) for part in PARTS))
             self._shared[key] = parts
         head = self.head(rows)
-        return Parts(*(getattr(parts, part) + getattr(head, part) for part in _PARTS))
+        return Parts(*(getattr(parts, part) + getattr(head, part) for part in PARTS))
 
     def launches(self, attentions: int, moe: bool) -> float:
         """Seconds of the launches of one layer with that many attention kernels, and of what those need besides work."""
@@ -303,8 +303,8 @@ class StepModel:
         each = -(-tokens // count)
         layer, head = self.layer(each, attentions), self.head(-(-rows // count))
         layers = self.stages * self.stage_layers
-        sums = [layers * getattr(layer, part) + self.stages * getattr(head, part) for part in _PARTS]
-        sums[_PARTS.index("collective")] += self.stages * self.send(each)
+        sums = [layers * getattr(layer, part) + self.stages * getattr(head, part) for part in PARTS]
+        sums[PARTS.index("collective")] += self.stages * self.send(each)
         return Parts(*sums)
 
     def base(self, tokens: int, rows: int, attentions: int = 1) -> float:
@@ -381,8 +381,6 @@ class StepModel:
         units = self.units / self.stages
         return units * power.streaming_seconds(self.gpu, one.bytes), units * power.computing_seconds(self.gpu, one.flops)
 
-    # one operator alone
-
     def product_alone(self, rows: int, columns: int, inner: int, sustained: bool = False) -> float:
         """Seconds of one bf16 matrix product with its launch; by default too short to meet the power limit."""
         return gemm(self.gpu, "gemm", rows, columns, inner, ACTIVATION_BYTES, sustained).time + self.gpu.launch
@@ -394,6 +392,3 @@ class StepModel:
     def power(self, duration: float, moved: float, flops: float) -> float:
         """W of one GPU that moves these bytes through HBM and computes these FLOPs in `duration` seconds."""
         return power.power(self.gpu, duration, moved, flops)
-
-
-_PARTS = ("compute", "hbm", "collective", "launch")

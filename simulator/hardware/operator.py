@@ -8,7 +8,7 @@ near the knee a matrix product reaches neither roof); 0 is the plain roofline.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class Parts:
     @property
     def total(self) -> float:
         return self.compute + self.hbm + self.collective + self.launch
+
+
+PARTS = tuple(field.name for field in fields(Parts))
 
 
 def add_up(operators: list[Operator], collective: float, launch: float) -> Parts:

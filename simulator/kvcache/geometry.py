@@ -11,9 +11,9 @@ piece reads before its own window is not held beyond that. Under other KV polici
 and a sequence has as many as its KV and states fill: a block then holds more tokens the smaller they are. Beside a pool the
 newest block of a sequence, and what never leaves HBM (`policies.far`), are `near_blocks`.
 
-Where prefixes are shared, blocks are tokens under every policy: with stored(n) = c n + b(n), b bounded, a block has c of the
-bytes of the model's own, and a sequence holds ceil(b(n) / c / block_tokens) more (`beside`) that nobody shares: its newest
-tokens while they are stored whole, the room for drafted ones.
+Where prefixes are shared, or single pages of a pool have names (`by_name`), blocks are tokens under every policy: with
+stored(n) = c n + b(n), b bounded, a block has c of the bytes of the model's own, and a sequence holds ceil(b(n) / c /
+block_tokens) more (`beside`) that nobody shares: its newest tokens while they are stored whole, the room for drafted ones.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from math import ceil
 
 import numpy as np
 
+from simulator.kvcache.by_name import named
 from simulator.kvcache.policies.curve import IDENTITY, Curve, Ints
 from simulator.kvcache.policies.far import near_tokens
 from simulator.kvcache.policies.law import stored as stored_by
@@ -112,7 +113,7 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
     small, stored_as, beside = 1.0, None, None  # bytes of a block relative to the model's own
     if not kv.policies.identity:
         stored_as = stored_by(kv.policies, model, kv.block_tokens).times(shares(kv.policies.latent, ranks))
-        if kv.sharing == "prefix" and not most:
+        if (kv.sharing == "prefix" or named(scenario)) and not most:
             small, beside = stored_as.slope, stored_as.bounded.times(1.0 / stored_as.slope)
             stored_as = None
     page *= small
@@ -124,7 +125,7 @@ def geometry(scenario: ScenarioResolved) -> Geometry:
     if compute.at != "gpu":
         near = int(compute.devices * compute.memory // (model.kv_bytes_per_token * kv.block_tokens * small))
     near_blocks = 1
-    if pool and kv.sharing != "prefix" and not kv.policies.identity:  # which has the sequences that run in L1 alone
+    if scenario.far_in_place and not kv.policies.identity:
         constant = near_tokens(kv.policies, model, kv.block_tokens) * shares(kv.policies.latent, ranks)
         near_blocks += ceil(constant / kv.block_tokens - 1e-9)
     return Geometry(

@@ -10,7 +10,7 @@ layer then reads was right, the rest was wrong and stays in L2, as far as there 
     `next_layer` knows no names: it issues what is certain. With selected pages a layer's set is known one layer before it at
     most, where it reuses the set of the layer before (`certain`).
 
-A plug-in is a class and one line in `PAGE_PREDICTORS` (and in `kvcache.identity.PAGE_PREDICTORS`: it needs the page table).
+A plug-in is a class and one line in `PAGE_PREDICTORS` (and in `kvcache.by_name.PAGE_PREDICTORS`: it needs the page table).
 """
 
 from __future__ import annotations

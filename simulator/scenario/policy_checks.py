@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from simulator.errors import Problem
 from simulator.scenario.far_events import needs_identity
@@ -58,9 +59,26 @@ def _beside_a_pool(scenario: ScenarioResolved, source: Source) -> Iterator[Probl
     if kv.policies.compute.at != "gpu":
         message = f"attention at {kv.policies.compute.at} has all KV there, so nothing of it can be in a kv_pool"
         yield source.problem(("kv", "placement", "compute"), message, "remove one of them")
-    for where, found, use in needs_identity(scenario):
-        message = f"'{found}' tells single pages apart; under KV policies a block holds what the policies keep of many tokens"
-        yield source.problem(where, f"{message}, which is counted in bytes", f"use {use}, or remove the policies")
+    uneven = _uneven(scenario)
+    for where, found, use in needs_identity(scenario) if uneven else ():
+        message = f"'{found}' tells single pages apart, which takes policies that store every token alike and read it whole"
+        yield source.problem(where, f"{message}, not {uneven}", f"use {use}, or remove that")
+
+
+def _uneven(scenario: ScenarioResolved) -> str:
+    """What keeps a page from being a fixed number of tokens that a step reads whole and once; empty for nothing."""
+    policies, codec = scenario.kv.policies, scenario.kv.policies.codec
+    reading = replace(policies.reading, index_stored=0.0, index_flops=0.0)
+    found = (
+        (bool(scenario.model.window), f"the window of {scenario.model.name}"),
+        (any(group.kind != "full" for _, group in policies.layout.groups), "windows or states in kv.layout"),
+        (any(group.run_every != 1.0 for _, group in policies.layout.groups), "kv.layout.groups.run_every"),
+        (bool(codec.residual or codec.by_age), "kv.hbm_codec.residual or by_age"),
+        (policies.retention.when == "always" and policies.retention.keep < 1.0, "kv.retention.keep of all tokens"),
+        (reading != Policies().reading, "kv.selection.k_fraction, v_fraction or stage"),
+        (policies.loop != Policies().loop, "kv.loop"),
+    )
+    return next((what for there, what in found if there), "")
 
 
 def _windows(policies: Policies, model: Model, source: Source) -> Iterator[Problem]:
@@ -75,6 +93,6 @@ def _windows(policies: Policies, model: Model, source: Source) -> Iterator[Probl
     share = sum(each for _, each in more)
     if share > model.full_layers / model.layers + 1e-6:
         names = " and ".join(name for name, _ in more)
-        message = f"{names} keep more than the window of {model.name} in {share:.0%} of its layers, but only "
+        message = f"{names} {'keeps' if len(more) == 1 else 'keep'} more than the window of {model.name} in {share:.0%} of its layers, but only "
         message += f"{model.full_layers} of {model.layers} read more than {model.window} tokens"
         yield source.problem(("kv", "layout", "groups"), message, f"write window: {model.window} tokens for the others")

@@ -364,6 +364,11 @@ class ScenarioResolved:
         """The pool holds KV that nobody reads now; sequences that run are in L1 alone."""
         return self.pool is not None and self.kv.sharing == "prefix" and self.scheduler.preemption != "swap_pool"
 
+    @property
+    def far_in_place(self) -> bool:
+        """Sequences that run read from the pool: it is not just for those that were preempted, or for prefixes."""
+        return self.pool is not None and self.scheduler.preemption != "swap_pool" and not self.parks
+
     def of(self, group: Group) -> ScenarioResolved:
         """The scenario as one replica of a group sees it."""
         return replace(self, gpus=group.gpus, scheduler=group.scheduler, kv=group.kv)

@@ -21,8 +21,7 @@ class AdmittingReplica(PatientReplica):
 
     def offer(self, request: int) -> None:
         """A request that has arrived by now joins the queue, or is rejected."""
-        tokens = self.prompt[request] + self.output[request]
-        if tokens > self.max_context or not self._ever_fits(request) or not self.gate.lets_in(self, request):
+        if not self.ever_fits(request) or not self.gate.lets_in(self, request):
             self.recorder.status[request] = REJECTED
             if self.reuse is not None:
                 self.reuse.lost(request, self.clock)
@@ -33,8 +32,10 @@ class AdmittingReplica(PatientReplica):
         self.presence += self.clock - self.arrival[request]
         self._queued_at[request] = self.arrival[request]
 
-    def _ever_fits(self, request: int) -> bool:
-        """All of it in all tiers, and in L1 what never leaves it."""
+    def ever_fits(self, request: int) -> bool:
+        """The model has so long a context; all of it in all tiers, and in L1 what never leaves it."""
+        if self.prompt[request] + self.output[request] > self.max_context:
+            return False
         needs = self.needs(request)
         return needs <= self.lasting and min(needs, self.geometry.near_blocks) <= self.residency.l1_blocks
 

@@ -122,7 +122,7 @@ class PlannedReplica(AdmittingReplica):
         """Context tokens that the next decode step reads, in units of the step model."""
         batch = self.batch
         if self.other is not None:
-            return self.other.law.units(self.decoding_contexts()) + self.other.shared_units(*self._shared())
+            return self.other.reads_of(self.decoding_contexts()) + self.other.shared_units(*self._shared())
         if self.policy.dense:
             return self.model.reads(batch.context, batch.windowed)
         ahead = batch.step + 1

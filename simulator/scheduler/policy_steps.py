@@ -22,26 +22,29 @@ No events.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from simulator.hardware import collective, power
 from simulator.hardware.gemm import ACTIVATION_BYTES
 from simulator.hardware.gpu import StepModel
-from simulator.hardware.operator import Operator, Parts, beyond
+from simulator.hardware.operator import PARTS, Operator, Parts, beyond
 from simulator.hardware.windows import cuts
 from simulator.kvcache.policies import law, layout, loop, placement, retention, selection, sharing, topology
 from simulator.kvcache.policies.curve import IDENTITY
+from simulator.kvcache.selection import tokens_read
 from simulator.scenario.resolved import ScenarioResolved
 
-NAMES = ("compute", "hbm", "collective", "launch")
 LARGE = 4096  # tokens of a step that is bound by compute: what one more costs there
 
 
 class PolicySteps(StepModel):
     def __init__(self, scenario: ScenarioResolved):
         spec, self.policies = scenario.scheduler, scenario.kv.policies
-        self.selection = scenario.kv.selection
+        self.selection, self._drawn, self._block = scenario.kv.selection, None, scenario.kv.block_tokens
+        if scenario.far_in_place and self.selection.kind == "pages":  # which of a pool are drawn one by one: whole pages
+            self._drawn, self.selection = self.selection, replace(self.selection, kind="dense", index=0.0)
         super().__init__(scenario.model, scenario.gpus, spec.host_overhead, spec.host_per_sequence)
         policies = self.policies
         self.elsewhere = policies.compute.at != "gpu"
@@ -96,7 +99,10 @@ class PolicySteps(StepModel):
         return round((seconds / self.token - reads * self.shared_each) * self.token_units)
 
     def reads_of(self, contexts: Iterable[int]) -> int:
-        return self.law.units(np.array(list(contexts), np.int64))
+        found = contexts if isinstance(contexts, np.ndarray) else np.array(list(contexts), np.int64)
+        if self._drawn is not None:
+            found = np.array([tokens_read(self._drawn, found, self._block, self.layers)])
+        return self.law.units(found)
 
     # steps
 
@@ -132,14 +138,14 @@ class PolicySteps(StepModel):
         batches, once, drafts = self.micro_batches(tokens), self.passes_each, self.drafting
         of_pass, of_draft, of_all = shared or (None, None, None)
         found = self._one_pass(many, many, attentions, batches, of_pass)
-        every = [once * getattr(found, name) for name in NAMES]
+        every = [once * getattr(found, name) for name in PARTS]
         if drafts:
             draft = self._one_pass(decodes, decodes, attentions, batches, of_draft)
-            every = [value + once * drafts * getattr(draft, name) for value, name in zip(every, NAMES)]
+            every = [value + once * drafts * getattr(draft, name) for value, name in zip(every, PARTS)]
         if every_token > many:  # what it adds to the pass; of the parts of both together, as an operator may change its bound
             whole = self._one_pass(every_token, many, attentions, batches, of_all)
             share = 1.0 + (sum(every) - found.total) / whole.total
-            every = [share * getattr(whole, name) for name in NAMES]
+            every = [share * getattr(whole, name) for name in PARTS]
         return Parts(*every)
 
     def _one_pass(self, tokens: int, rows: int, attentions: int, batches: int, shared: float | None) -> Parts:
@@ -152,13 +158,13 @@ class PolicySteps(StepModel):
                 return Parts(0.0, 0.0, 0.0, 0.0)
             stages, layers = self.stages, self.stages * self.stage_layers
             each, emitting = -(-max(1, tokens) // batches), -(-rows // batches)
-            sums = [stages * getattr(self.head(emitting), name) for name in NAMES]
+            sums = [stages * getattr(self.head(emitting), name) for name in PARTS]
             for every, share in self._runs.items():
                 mean = None if shared is None else max(1.0, shared / every)
                 layer = self.layer(max(1, round(each / every)), attentions, mean)
                 factor = layers * share * min(1.0, each / every)
-                sums = [value + factor * getattr(layer, name) for value, name in zip(sums, NAMES)]
-            sums[NAMES.index("collective")] += layers * self._exchanges(emitting) + stages * self.send(each)
+                sums = [value + factor * getattr(layer, name) for value, name in zip(sums, PARTS)]
+            sums[PARTS.index("collective")] += layers * self._exchanges(emitting) + stages * self.send(each)
             found = self._pass[key] = Parts(*sums)
         return found
 
@@ -257,7 +263,10 @@ class PolicySteps(StepModel):
 
     def decode_imbalance(self, contexts: Iterable[int]) -> float:
         """The same, of sequences as long as what is read of them."""
-        tokens = self.law.each(np.array(list(contexts), np.int64)).tolist()
+        found = np.array(list(contexts), np.int64)
+        if self._drawn is not None:
+            found = np.array([tokens_read(self._drawn, found[[at]], self._block, self.layers) for at in range(len(found))])
+        tokens = self.law.each(found).tolist()
         return self.passes_each * super().decode_imbalance(tokens) / self.token_units
 
     def _selected(self) -> tuple[float, float, int]:

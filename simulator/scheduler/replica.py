@@ -93,7 +93,7 @@ class Replica:
         self._ahead = 0  # 1 while a planned step is under way in which sequences decode
         self._far_decoding = 0  # far blocks of the decoding sequences
         self.readers = Readers(recorder)  # of far memory
-        in_part = far is not None and self.other is not None and not parks  # what was parked comes back whole
+        in_part = far is not None and self.other is not None and not parks and pages is None  # else blocks are read whole
         self.in_part = FarInPart(scenario, geometry) if in_part else None
         self.tenants: Tenants | None = None  # set where the scenario has any
         self.over: frozenset[int] = frozenset()  # tenants that have to wait, as of the beginning of the step (`patience.py`)

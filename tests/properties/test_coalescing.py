@@ -26,6 +26,12 @@ CASES: dict[str, dict[str, Any]] = {
     "pool, static": pool(l1=20, l3=100, l2=4) | {"scheduler.batching": "static"},
     "pool, reserve full": pool(l1=16, l3=60, l2=4) | {"scheduler.reserve": "full"},
     "pool, budget": pool(l1=16, l3=60, l2=4) | {"kv.selection": {"kind": "budget", "tokens": "32 tokens"}},
+    "pool, kv policies": pool(l1=9, l3=60, l2=4)
+    | {
+        "kv.layout.groups": {"all": {"share": 0.75}, "near": {"share": 0.25, "kind": "window", "window": "24 tokens"}},
+        "kv.hbm_codec": {"k_bits": 8, "v_bits": 8, "residual": "20 tokens"},
+        "kv.loop": {"kind": "speculative", "draft": 2, "acceptance": [0.7, 0.5], "draft_cost": 0.1},
+    },
     "pool, codec, prefetch": pool(l1=16, l3=60, l2=4)
     | {"kv.codec": {"ratio": 2, "decompress_at": "gpu"}, "prefetch": {"predictor": "next_layer"}},
 }

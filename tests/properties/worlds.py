@@ -101,6 +101,11 @@ POLICIES = st.dictionaries(
     min_size=1,
     max_size=3,
 )
+ALIKE = st.sampled_from([
+    {"kv.layout": {"groups": {"all": {"kv_scale": 0.3}}}}, {"kv.hbm_codec": {"ratio": 2.2}, "kv.layout": {"query_heads": 0.5}},
+    {"kv.layout": {"groups": {"all": {"tokens_per_entry": 4}}}, "kv.retention": {"keep": 0.5, "when": "prefill_end"}},
+    {"kv.hbm_codec": {"k_bits": 2, "v_bits": 2, "group": 32, "meta_bits": 32}},
+])  # fmt: skip
 CHOICES: dict[str, list[dict[str, Any]]] = {
     "kv.hbm_codec": [
         {"ratio": 2.2}, {"k_bits": 2, "v_bits": 2, "group": 32, "meta_bits": 32},
@@ -157,7 +162,10 @@ def worlds(
     if broken and draw(st.integers(0, 2)) == 0:
         settings["faults"] = draw(st.lists(FAULT, min_size=1, max_size=2))
     rows = draw(ROWS)
-    if policies:  # which need no page's name
+    if policies:
+        if draw(st.booleans()):  # or which store every token alike
+            settings |= draw(ALIKE)
+            return settings, rows
         if selection == "pages":
             del settings["kv.selection"]
         settings["kv.placement"] = {"eviction": draw(st.sampled_from(["split", "lru"]))}

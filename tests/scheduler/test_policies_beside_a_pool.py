@@ -250,12 +250,34 @@ def test_detailed_devices_see_the_same(relative: float = 0.05) -> None:
         assert detailed["simulation"][key] == pytest.approx(fluid["simulation"][key], rel=relative), key
 
 
+BY_NAME: dict[str, dict[str, Any]] = {
+    "pages": {"kv.selection": {"kind": "pages", "tokens": "40 tokens", "overlap": 0.7, "index": 0.1}},
+    "fifo": {"kv.placement": {"eviction": "fifo"}},
+    "inclusive": {"kv.placement": {"eviction": "lru", "l2": "inclusive"}},
+    "history": {"prefetch": {"predictor": "history", "depth": 2}},
+}
+
+
+@pytest.mark.parametrize("case", BY_NAME)
+def test_pages_with_names_are_smaller(case: str) -> None:
+    """Where every token is stored alike: a neutral policy is a run without, to 1e-9; with half the bytes a token, L1, L2 and L3
+    of half the size serve the same pages. Would catch: a page that holds other tokens, selected pages read as tokens."""
+    rows, settings = draw(3, 20, 20000.0, prompt=200, output=60), BY_NAME[case]
+    base = pool(l1=12, l3=60, l2=8) | settings
+    plain = served(base, rows)
+    same_requests(plain, served(base | {"kv.layout.groups": {"all": {"kind": "full"}}}, rows), 1e-9)
+    half = served(pool(l1=6, l3=30, l2=4) | settings | {"kv.layout.groups": {"all": {"kv_scale": 0.5}}}, rows).summary
+    assert half["prefetch"]["asked"] == pytest.approx(plain.summary["prefetch"]["asked"], rel=0.05)
+    moved = [summary["tiers"]["l3"]["read_bytes"] for summary in (half, plain.summary)]
+    assert moved[0] / moved[1] == pytest.approx(0.5, rel=0.05)
+
+
 @pytest.mark.parametrize(
     "more, field, words",
     [
-        ({"kv.selection": {"kind": "pages", "tokens": "32 tokens", "overlap": 0.8}}, "kv.selection.kind", "dense or budget"),
-        ({"kv.placement": {"eviction": "fifo"}}, "kv.placement.eviction", "split or lru"),
-        ({"prefetch": {"predictor": "history"}}, "prefetch.predictor", "single pages"),
+        (RESIDUAL | BY_NAME["pages"], "kv.selection.kind", "use dense or budget"),
+        (DUO | BY_NAME["fifo"], "kv.placement.eviction", "use split"),
+        (SPECULATIVE | BY_NAME["history"], "prefetch.predictor", "not kv.loop"),
         (
             {"kv.placement": {"compute": {"at": "host", "memory": "1 TB", "bandwidth": "200 GB/s", "link": "50 GB/s"}}},
             "kv.placement.compute", "all KV there",
@@ -265,7 +287,7 @@ def test_detailed_devices_see_the_same(relative: float = 0.05) -> None:
 )  # fmt: skip
 def test_what_cannot_be_together_is_said(more: dict[str, Any], field: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as refused:
-        scenario(beside() | KIVI | WORK | more)
+        scenario(pool(l1=12, l3=60) | WORK | more)
     assert field in str(refused.value)
 
 
