@@ -202,7 +202,7 @@ def check_run(measured: Measured) -> None:
         prompt, elsewhere = own["input_tokens"], 0
         if part.server.role == "decode" and isinstance(simulation.frontend, Disaggregated):
             brought = np.isin(own["request"], list(simulation.frontend.remote))
-            prompt, elsewhere = np.where(brought, 0, prompt), int(brought.sum())
+            prompt, elsewhere = np.where(brought, 0, prompt), int((brought & (own["status"] != "rejected")).sum())
         invariants.check_tokens(part.recorder, part.steps, prompt, own["output_tokens"], elsewhere)
         invariants.check_steps(part.steps)
         for name, (capacity, used) in held.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from time import monotonic
 
@@ -15,7 +16,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from simulator.experiments.server import Server, server
+from simulator.experiments.server import Server, schedule, server
 from simulator.experiments.streams import stream as stream
 from simulator.hardware.pool import far_path
 from simulator.kvcache.geometry import Geometry, geometry
@@ -39,6 +40,7 @@ from simulator.scheduler.shared import (
     transfer_crossings,
     transfer_most,
 )
+from simulator.scheduler.shared_faults import BrokenFabric
 from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 from simulator.workload.labels import numbered
@@ -173,11 +175,23 @@ class Simulation:
             room.engines += engines
             for engine in engines:
                 engine.room = room
+                if engine.faults is not None:
+                    engine.faults.lend = partial(room.lend, engine)
+            if scenario.faults:
+                self._break([own for _, own in every], fabric, room)
         if shares:
             share = self.tenants.share if self.tenants is not None else _equal
             latencies = [far_path(own).read_latency for _, own in every]
             swaps_together([engine.swap for engine in engines], latencies, fabric, share)
         return found
+
+    def _break(self, replicas: list[ScenarioResolved], fabric: SharedFabric, room: Room) -> None:
+        """The faults of a pool that these replicas share."""
+        pool, frontend = self.scenario.pool, self.frontend
+        assert pool is not None and frontend is not None
+        schedules = [schedule(own, pool, number) for number, own in enumerate(replicas)]
+        broken = BrokenFabric(self.env, fabric, replicas, schedules, room, lambda: frontend.open_requests == 0)
+        self.env.process(broken.run())
 
     def _park_together(self, engines: Sequence[Engine]) -> None:
         """What one replica leaves in the pool is there for all that have a prefix cache."""
@@ -204,7 +218,7 @@ class Simulation:
         roles.sort(key=lambda role: role != "prefill")
         for start, end in _pairs(roles):
             crossings += transfer_crossings(replicas[start], replicas[end], (start, end))
-        return SharedFabric(self.env, crossings, check)
+        return SharedFabric(self.env, crossings, check, changing=shares and bool(self.scenario.faults))
 
     def _split(
         self, work: Work, engines: list[Engine | Lockstep], rules: tuple[Rule, Rule], replicas: list[ScenarioResolved],

@@ -13,6 +13,7 @@
 Tiers, pages and prefixes are simulated one by one (here, `selection.py`, `prefix.py`); the rest is functions of the context
 alone, in `policies/` (formulas there). Beside a pool they say how many blocks a sequence has and what of a far one a step reads
 (`policies/far.py`); pages with names hold the same tokens, in fewer bytes, where every token is stored alike.
+In a prefix cache blocks are smaller likewise (`geometry.py`). Without a layout the model's own windows are the layout.
 
 The composition law gives, per sequence of n cached tokens, what is *stored* (capacity), *read* (HBM traffic) and *moved*
 (fabric traffic): retention shrinks stored and read, selection shrinks read only, a codec belongs to a tier. A prompt

@@ -5,6 +5,7 @@
       - {what: link_degraded, factor: 0.5, at: 1 min}                       # for good
       - {what: board_lost, mean_time_between: 1 h, for: 5 min, on_loss: abort}
       - {what: latency_spike, latency: 50 us, at: 3 s, for: 100 ms}
+      - {what: link_down, link: gpu, replica: 1, at: 3 s, for: 100 ms}     # of one of several replicas
 
 What each does is said in `hardware/faults.py`. Fields that a fault does not use are refused.
 """

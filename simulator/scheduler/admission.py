@@ -21,8 +21,7 @@ class AdmittingReplica(PatientReplica):
 
     def offer(self, request: int) -> None:
         """A request that has arrived by now joins the queue, or is rejected."""
-        tokens = self.prompt[request] + self.output[request]
-        if tokens > self.max_context or not self._ever_fits(request) or not self.gate.lets_in(self, request):
+        if not self.ever_fits(request) or not self.gate.lets_in(self, request):
             self.recorder.status[request] = REJECTED
             if self.reuse is not None:
                 self.reuse.lost(request, self.clock)
@@ -33,8 +32,10 @@ class AdmittingReplica(PatientReplica):
         self.presence += self.clock - self.arrival[request]
         self._queued_at[request] = self.arrival[request]
 
-    def _ever_fits(self, request: int) -> bool:
-        """All of it in all tiers, and in L1 what never leaves it."""
+    def ever_fits(self, request: int) -> bool:
+        """The model has so long a context; all of it in all tiers, and in L1 what never leaves it."""
+        if self.prompt[request] + self.output[request] > self.max_context:
+            return False
         needs = self.needs(request)
         return needs <= self.lasting and min(needs, self.geometry.near_blocks) <= self.residency.l1_blocks
 
@@ -112,12 +113,13 @@ class AdmittingReplica(PatientReplica):
     def _comes_with_kv(self, request: int) -> bool:
         return request in self.brought or (self.swap is not None and request in self.swap.held)
 
-    def resume(self) -> int:
-        """Sequences at the head of the queue that come with their KV enter, as far as they fit, and decode. Blocks of theirs
-        that go to L3."""
+    def resume(self, tokens: int) -> int:
+        """Sequences at the head of the queue that come with their KV enter, as far as they fit, and decode, at most so many.
+        Blocks of theirs that go to L3."""
         sent = 0
-        while (request := self.head) is not None and self._comes_with_kv(request):
-            entry, growing = self._entry(request), self.batch.new_blocks(1) + 1  # blocks that the next step may start
+        while tokens > 0 and (request := self.head) is not None and self._comes_with_kv(request):
+            entry, tokens = self._entry(request), tokens - 1
+            growing = 0 if self._full else self.batch.new_blocks(1) + 1  # blocks that the next step may claim
             above = growing + self.watermark if self.running else 0
             if entry is None or self.residency.claimed + entry[0] + above > self.reachable:
                 return sent

@@ -15,10 +15,14 @@ L1 decode on, and admission counts L1 only.
 A change takes effect at the first step that begins after it; what is prefetched then for that step is fetched again. Not
 modelled: a step cut short, write-back lost on its way (it counts as written later), copies of pages that survive because they
 wait in L2, a batch that goes on without those that wait.
+Of replicas that share a pool each is told of its own pages and requests here; what is under way changes its rate at the moment
+of the fault (`shared_faults.py`).
 Events: none; it says when the next change is, and a run of steps ends there.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from simulator.hardware.faults import Health, Schedule, degraded
 from simulator.hardware.pool import FarPath, far_path
@@ -35,11 +39,17 @@ class Faults:
         self.scenario, self.schedule, self.replica, self.far = scenario, schedule, replica, far
         self._l3_blocks = replica.residency.l3_blocks if replica.reuse is None else replica.reuse.parked.capacity
         self._health = schedule.health
+        self.lend: Callable[[], None] | None = None  # of a pool that replicas share: what of L3 is left for this one
         self._worlds: dict[Health, tuple[FarPath, ScenarioResolved]] = {self._health: (far.path, scenario)}
 
     @property
     def next_at(self) -> float:
         return self.schedule.next_at
+
+    @property
+    def reaches(self) -> bool:
+        """Far pages can be had now."""
+        return self._health.reachable
 
     def happen(self, clock: float) -> None:
         """All changes up to now, in their order."""
@@ -64,7 +74,9 @@ class Faults:
         """Nothing can go on before the next change: far pages are out of reach, or nobody that waits can enter."""
         replica = self.replica
         if not replica.running:
-            return not replica.over and not replica.admits()  # who is over a budget waits for that
+            if self.lend is not None or replica.over:
+                return False  # one of those that share the pool may make room; who is over a budget waits for that
+            return not replica.admits()
         if replica.reuse is not None:
             return False  # those that run are in L1; who enters finds nothing in the pool
         waiting = self._health.boards > 0 and not self._health.reachable
@@ -79,6 +91,9 @@ class Faults:
         residency = replica.residency
         residency.resize(self._l3_blocks * self.schedule.lasting.boards // boards)
         replica.lasting = residency.capacity()
+        if self.lend is not None:
+            self.lend()
+            return
         residency.resize(self._l3_blocks * self._health.boards // boards)
         replica.reach(residency.capacity() if self._health.reachable else residency.l1_blocks)
 

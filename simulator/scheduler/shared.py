@@ -53,12 +53,15 @@ def is_shared(stage: str) -> bool:
 class SharedFabric:
     """The fabric and the stages that several replicas share, reduced to those that can bind."""
 
-    def __init__(self, env: simpy.Environment, crossings: Sequence[Crossing], checked: bool = False):
+    def __init__(
+        self, env: simpy.Environment, crossings: Sequence[Crossing], checked: bool = False, changing: bool = False
+    ):  # fmt: skip
+        """`changing`: any stage may come to bind when rates change, so all finite ones are kept."""
         self.env = env
         self.fabric = Fabric(env, checked)
         self.stages: dict[str, Stage] = {}  # those that are left, by name
         self._ways: dict[str, list[tuple[Stage, float]]] = {}
-        for (name, rate), users in _narrowest(crossings).items():
+        for (name, rate), users in (_every if changing else _narrowest)(crossings).items():
             stage = self.stages[name] = Stage(name, rate)
             for user, weight in users:
                 self._ways.setdefault(user, []).append((stage, weight))
@@ -78,6 +81,16 @@ class SharedFabric:
     def way(self, user: str) -> Way:
         """The stages that a user crosses; none that is finite: nothing takes time."""
         return tuple(self._ways.get(user, ()))
+
+
+def _every(crossings: Sequence[Crossing]) -> dict[tuple[str, float], tuple[tuple[str, float], ...]]:
+    """(stage, rate) -> (user, weight) of all finite stages."""
+    found: dict[tuple[str, float], Weights] = {}
+    for name, rate, user, weight in crossings:
+        if rate < inf:
+            users = found.setdefault((name, rate), {})
+            users[user] = users.get(user, 0.0) + weight
+    return {stage: tuple(users.items()) for stage, users in found.items()}
 
 
 def _narrowest(crossings: Sequence[Crossing]) -> dict[tuple[str, float], tuple[tuple[str, float], ...]]:
@@ -306,6 +319,14 @@ class SharedFar(EventFar):
         self.flows = pool.system(number, far_path(scenario))
         super().__init__(scenario, geometry, rng, pool.env, self.flows)
 
+    def use(self, path: FarPath, devices: ScenarioResolved) -> None:
+        super().use(path, devices)
+        self.flows.latency = path.read_latency
+
+    def cut_off(self) -> None:
+        super().cut_off()
+        self.cancel()
+
 
 class Room:
     """L3 of a shared pool: what a replica may claim is what the others do not."""
@@ -319,8 +340,8 @@ class Room:
         now, others = engine.env.now, [other for other in self.engines if other is not engine]
         after = nextafter(now, inf)  # steps of those before it in turn that end now have ended
         left = self.blocks - sum([_claim(other, after if other.turn < engine.turn else now) for other in others])
-        engine.residency.resize(left)
-        engine.reach(engine.residency.capacity())
+        engine.residency.resize(max(0, left))
+        engine.reach(engine.residency.capacity() if engine.reaches else engine.residency.l1_blocks)
 
     def freed(self, by: Engine) -> None:
         """A request has left a replica, now: others may wait for the room it had."""

@@ -15,7 +15,7 @@ from scipy.stats import t as student
 
 from simulator.experiments.run import RunResult
 from simulator.scheduler import routing
-from tests.properties.small import ROOT, ToTheFirst, draw, lasting, pool, served
+from tests.properties.small import ROOT, ToTheFirst, blocks, draw, lasting, pool, same_requests, served
 
 RULES = ("round_robin", "random", "least_outstanding", "least_kv", "power_of_two", "prefix_aware")
 
@@ -190,6 +190,18 @@ def test_theory(rule: str) -> None:
     wait = load / (1 - load) if rule == "random" else shorter_queue(load) / (2 * load) - 1
     low, high = interval(found)
     assert low < 1 + 0.975 * wait < high
+
+
+@pytest.mark.parametrize("rule", ["least_outstanding", "least_kv", "prefix_aware"])
+def test_a_router_sees_a_rejection_whatever_the_steps(rule: str) -> None:
+    """A third of the requests is too large and rejected by the next step, while others wait behind the head of a queue: runs of
+    steps route as single steps do. Would catch: a rejected request that counts as outstanding until a long run has ended."""
+    for seed in (0, 1, 2):
+        settings = several(3, rule) | {"kv.l1": blocks(6), "scheduler.watermark": 0.0, "scheduler.asynchronous": seed > 0}
+        rows = draw(1000 + seed, 30, rate=3000.0)
+        one, other = served(settings, rows), served(settings, rows, coalesce=False)
+        assert one.summary["requests"]["rejected"] > 5
+        same_requests(one, other)
 
 
 def erlang(servers: int, load: float) -> tuple[float, float]:

@@ -89,7 +89,7 @@ def test_prompts_with_windows_by_their_pairs() -> None:
 def test_groups_may_not_read_more_than_the_model() -> None:
     """Catches a layout that gives full attention to layers that have a window; groups that keep less pass."""
     groups = "kv.layout.groups={{a: {{share: 0.5}}, b: {{share: 0.5, kind: window, window: {} tokens}}}}"
-    with pytest.raises(InputError, match=r"a keep more than the window .* in 50% of its layers, but only 5 of 32"):
+    with pytest.raises(InputError, match=r"a keeps more than the window .* in 50% of its layers, but only 5 of 32"):
         scenario(SOME, groups.format(700))
     half = {"window": "700 tokens", "full_layers": 16}
     with pytest.raises(InputError, match=r"a and b keep more than the window .* in 100% of its layers, but only 16 of 32"):
