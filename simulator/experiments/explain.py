@@ -162,6 +162,7 @@ def _faults(scenario: ScenarioResolved, sizes: Geometry) -> list[dict[str, Any]]
             {
                 "what": fault.what,
                 "link": fault.link or None,
+                "replica": fault.replica,
                 "at_s": fault.at if fault.mean_time_between is None else None,
                 "mean_time_between_s": fault.mean_time_between,
                 "duration_s": fault.duration,

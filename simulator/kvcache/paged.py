@@ -60,10 +60,10 @@ class Paged:
         return self.table.uses_of(ids)
 
     def index_of(self, ids: Ids) -> NDArray[np.int64]:
-        return self.table.index[ids // self.table.groups].astype(np.int64)
+        return self.table.index[self.table.row_of(ids)].astype(np.int64)
 
     def order_of(self, ids: Ids) -> NDArray[np.int64]:
-        return self._admission[self.table.sequence[ids // self.table.groups]]
+        return self._admission[self.table.sequence[self.table.row_of(ids)]]
 
     def value_of(self, ids: Ids) -> NDArray[np.float64]:
         """Bytes times the seconds to fetch them again, both in units of one page's."""

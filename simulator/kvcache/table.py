@@ -121,6 +121,9 @@ class PageTable:
         every: Ids = (rows[:, None] * self.groups + np.arange(self.groups)).ravel()
         return every
 
+    def row_of(self, entries: Ids) -> Ids:
+        return entries if self.groups == 1 else entries // self.groups
+
     def entries_in(self, group: int, rows: Ids) -> Ids:
         """The entries of one group."""
         return rows if self.groups == 1 else rows * self.groups + group
@@ -143,7 +146,7 @@ class PageTable:
         self.scanned = step
 
     def uses_of(self, entries: Ids) -> Ids:
-        scanned = self.active[entries // self.groups]
+        scanned = self.active[self.row_of(entries)]
         if not self._all_dense:
             scanned &= self.dense[entries % self.groups]
         uses: Ids = self.uses[entries].astype(np.int64) + np.where(scanned, self.scans, 0)

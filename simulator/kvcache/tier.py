@@ -218,7 +218,8 @@ class Tier:
             while True:
                 part = ids[:look]
                 valid = np.flatnonzero(self.held[part] & (self.key[part] == keys[:look]))
-                if len(valid) and self._merged:  # a page that got back an earlier key is there twice
+                known = keys[valid]
+                if self._merged and (known[1:] == known[:-1]).any():  # a page that got back an earlier key is there twice
                     valid = valid[np.sort(np.unique(part[valid], return_index=True)[1])]
                 found = part[valid]
                 take = self._until(found, excess)
@@ -290,9 +291,9 @@ class Tier:
         keys = np.concatenate([late for _, late in self._late])
         self._late, self._late_count, self._merged = [], 0, True
         order = np.lexsort((ids, keys))
-        ids, keys = ids[order], keys[order]
-        at = np.searchsorted(self._buffer_key, keys)
-        self._buffer, self._buffer_key = np.insert(self._buffer, at, ids), np.insert(self._buffer_key, at, keys)
+        ids, keys = np.concatenate([ids[order], self._buffer]), np.concatenate([keys[order], self._buffer_key])
+        order = np.argsort(keys, kind="stable")
+        self._buffer, self._buffer_key = ids[order], keys[order]
 
     def _refill(self, excess: int) -> None:
         held = np.flatnonzero(self.held)

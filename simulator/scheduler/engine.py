@@ -39,7 +39,7 @@ from simulator.scheduler.planning import PlannedReplica, StepPlan
 from simulator.scheduler.pricing import attention_beside, uneven
 from simulator.scheduler.queues import Fair
 from simulator.scheduler.shared import Room
-from simulator.scheduler.swap import Copy
+from simulator.scheduler.swap_steps import SwapSteps
 from simulator.scheduler.tenants import Tenants
 from simulator.scheduler.work import Work
 
@@ -65,7 +65,7 @@ class Engine(PlannedReplica):
         super().__init__(scenario, geometry, work, recorder, far, pages)
         self.env, self.coalesce = env, coalesce
         self.steps = self.events = 0
-        self._swapped = (0, 0.0)  # pages back and raw bytes out, up to the last step with swaps
+        self.swaps = SwapSteps([self.swap], geometry, recorder)
         self.inbox = Inbox(work.arrival)
         self.arrivals: Arrivals | Inbox = self.inbox
         if not fed:
@@ -143,6 +143,23 @@ class Engine(PlannedReplica):
             # while the head of the queue waits, others at its end change nothing; but who is rejected waits no longer
             self.cut(self.arrival[request])
 
+    def expect(self, turn: int, arrival: float) -> None:
+        """The next turn of a session that was here will arrive then."""
+        if self.reuse is not None:
+            self.reuse.announce(turn, arrival)
+            self._changes()
+
+    def stray(self, turn: int) -> None:
+        """One that was expected here has gone to another replica."""
+        if self.reuse is not None:
+            self.reuse.stray(turn)
+            self._changes(self.env.now)
+
+    def _changes(self, at: float = inf) -> None:
+        """Something happens then, or earlier than it was known."""
+        self.cut(min(at, self._next_change))
+        self.wake()
+
     def cut(self, at: float) -> None:
         """The run under way ends with the step into which `at` falls."""
         if self._run is not None and at < self._cut and self.process is not None:
@@ -203,14 +220,15 @@ class Engine(PlannedReplica):
                 if self.far is not None:
                     self.far.quiet(idle)
                 yield from self._pass(max(self.clock, until))
-                self.clock = max(self.clock, until)
+                # a turn that follows on one that was rejected is announced when that is noticed, late for its own time
+                self.clock = max(self.clock, until, self.env.now)
             elif self._fed:
-                until = self._next_change
-                yield from self._sleep(until)
-                if not arrivals.left and until <= self.env.now:
-                    if self.far is not None:
-                        self.far.quiet(until - self.clock)
-                    self.clock = until
+                yield from self._sleep(self._next_change)
+                yield from self._pass(self.env.now)
+                if self.far is not None:
+                    self.far.quiet(self.env.now - self.clock)
+                self.clock = self.env.now
+                self.events += arrivals.left > 0
             else:
                 return
 
@@ -355,7 +373,9 @@ class Engine(PlannedReplica):
         self.recorder.runs.append((now, 1, *work, passes * compute, passes * memory, self.elsewhere))
         if self.recorder.pieces is not None:
             self.recorder.pieces += [(run, request, self._done[request], take) for request, take in plan.pieces]
-        swapped = (yield from self._copies(plan.copies)) if plan.copies else 0.0
+        swapped = 0.0
+        if self.swap is not None and plan.copies:
+            swapped = yield from self.swap.copied(self.env, plan.copies, self.far.path if self.far is not None else None)
         if self.far is not None:
             layer = model.layer_time(tokens, kernels, plan.context, extra, plan.rows)
             slow = UNDISTURBED
@@ -369,7 +389,7 @@ class Engine(PlannedReplica):
             self.far.passes_on(sum([copy.far for copy in plan.copies]))
         elif swapped:
             duration += swapped
-            self._record_swap(run, duration, swapped)
+            self.swaps.note(run, duration, swapped)
         if self.computed is not None and plan.pieces:
             begin = now + swapped + model.host_time(plan.rows)
             layer = model.layer_time(tokens, kernels, plan.context, extra, plan.rows)
@@ -378,19 +398,3 @@ class Engine(PlannedReplica):
         yield from self._pass(now + duration)
         self._known = now
         self.commit(plan, run, now, now + duration)
-
-    def _copies(self, copies: Sequence[Copy]) -> Generator[simpy.Event, None, float]:
-        """Preempted sequences are copied out and back: the seconds."""
-        assert self.swap is not None
-        if self.swap.ways is None:
-            return self.swap.seconds(copies, self.far.path if self.far is not None else None)
-        began = self.env.now
-        yield from self.swap.cross(self.env, copies)
-        return self.env.now - began
-
-    def _record_swap(self, run: int, duration: float, waited: float) -> None:
-        """A step that began with copies of preempted sequences, without far memory."""
-        swap, layers = self.swap, self.geometry.layers
-        assert swap is not None
-        before, self._swapped = self._swapped, (swap.blocks_in * layers, swap.blocks_out * self.geometry.block_bytes)
-        self.recorder.far.append((run, duration, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, waited, *before, 0))

@@ -32,6 +32,7 @@ from simulator.scheduler.arrivals import Arrivals, Inbox
 from simulator.scheduler.moments import At
 from simulator.scheduler.planning import PlannedReplica, StepPlan
 from simulator.scheduler.pricing import SharedStep, shared_step
+from simulator.scheduler.swap_steps import SwapSteps
 from simulator.scheduler.work import Work
 
 WAITING_WEIGHT = 4  # of a waiting request, against 1 of a running one
@@ -63,7 +64,7 @@ class Lockstep:
         self._sleeping: simpy.Event | None = None  # fed, and nothing to do
         self.turn = NORMAL  # of several groups: who goes first where steps end at the same moment
         self.process: simpy.Process | None = None
-        self._swapped = (0, 0.0)  # pages back and raw bytes out, up to the last step with swaps
+        self.swaps = SwapSteps([replica.swap for replica in self.replicas], geometry, recorder)
         self._brought: dict[int, float] = {}  # requests that come with their KV: when their first token was given out
         # as `Engine.computed`, told of each replica's plan
         self.computed: Callable[[StepPlan, float, float, float], None] | None = None
@@ -220,11 +221,4 @@ class Lockstep:
         duration, *parts = shared.columns
         recorder.given.append((run, duration + swapped, *parts))
         if swapped:
-            swaps, geometry, before = (
-                [replica.swap for replica in self.replicas if replica.swap is not None],
-                self.geometry,
-                self._swapped,
-            )
-            back, out = (sum([getattr(swap, name) for swap in swaps]) for name in ("blocks_in", "blocks_out"))
-            self._swapped = back * geometry.layers, out * geometry.block_bytes
-            recorder.far.append((run, duration + swapped, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, swapped, *before, 0))
+            self.swaps.note(run, duration + swapped, swapped)

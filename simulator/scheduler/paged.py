@@ -152,7 +152,7 @@ class PagedFar(FarMemory):
             return dict(zip(pages.request_of[slots].tolist(), pages.missed_of[slots].tolist()))
         found = np.zeros(len(pages.request_of), np.int64)
         for ids, unread, group in zip(self._far, self._unread, pages.groups):
-            found += group.layers * np.bincount(table.sequence[ids // table.groups], minlength=len(found))
+            found += group.layers * np.bincount(table.sequence[table.row_of(ids)], minlength=len(found))
             if unread:
                 decoding = pages.decoding
                 blocks = [pages.far[request] for request in pages.request_of[decoding].tolist()]
@@ -224,7 +224,7 @@ class PagedFar(FarMemory):
             total += (len(ids) + unread) * group.layers
             if unread and isinstance(pages, PagedSplit):
                 lost += min(unread, pages.far_of(ending)) * group.layers
-            lost += int(np.isin(table.sequence[ids // table.groups], slots).sum()) * group.layers
+            lost += int(np.isin(table.sequence[table.row_of(ids)], slots).sum()) * group.layers
         return lost / total if total else 0.0
 
     # --- pages proposed by name
@@ -237,11 +237,10 @@ class PagedFar(FarMemory):
         flags = pages.table.flags
         right, wrong = [], []
         for expected, needed in zip(self._expected, self._far):
-            expected = expected[flags[expected] & IN_FLIGHT != 0]  # the others' sequences have ended
-            flags[expected] &= ~np.uint8(IN_FLIGHT)
-            hit = np.isin(expected, needed, assume_unique=True)
-            right.append(int(hit.sum()))
-            wrong.append(expected[~hit])
+            right.append(int(np.count_nonzero(flags[needed] & IN_FLIGHT)))
+            flags[needed] &= ~np.uint8(IN_FLIGHT)
+            wrong.append(expected[flags[expected] & IN_FLIGHT != 0])  # of the others that are not, the sequences have ended
+            flags[wrong[-1]] &= ~np.uint8(IN_FLIGHT)
         window = given.window(len(far))
         for one in range(len(carry.ready)):  # as many as were issued, whatever ended or did not fit
             issued, group = carry.right[one] + carry.wrong[one], self._group_of[one]
@@ -253,10 +252,10 @@ class PagedFar(FarMemory):
         fetched = sum(len(ids) * group.layers for ids, group in zip(self._far, pages.groups) if group.selects)
         stays = pages.kept.used + fetched <= int(super().room / self.geometry.layer_bytes)  # what this step fetches
         for ids, group, fetching in zip(names.expect(), pages.groups, self._far):
-            there = flags[ids] & (NEAR | KEPT) != 0
-            if stays and group.selects:
-                there |= np.isin(ids, fetching, assume_unique=True)
-            new = ids[~there & (flags[ids] & HOME != 0)]
+            passing = fetching if stays and group.selects else NONE
+            flags[passing] |= IN_FLIGHT
+            new = ids[flags[ids] & (NEAR | KEPT | HOME | IN_FLIGHT) == HOME]
+            flags[passing] &= ~np.uint8(IN_FLIGHT)
             flags[new] |= IN_FLIGHT
             self._expected.append(new)
         following = [len(ids) for ids in self._expected]

@@ -125,10 +125,17 @@ class Swap:
         reading = far.read_latency + copy.far / far.read_rate if far is not None and copy.far else 0.0
         return max(self.out_latency + copy.size / self.out_rate, reading) + copy.size * self.pack
 
-    def cross(self, env: simpy.Environment, copies: Iterable[Copy]) -> Generator[simpy.Event, None, None]:
-        """The same in time, over a shared fabric."""
-        ways = self.ways
-        assert ways is not None
+    def copied(
+        self, env: simpy.Environment, copies: Iterable[Copy], far: FarPath | None
+    ) -> Generator[simpy.Event, None, float]:  # fmt: skip
+        """The same; over a shared fabric, in time."""
+        if self.ways is None:
+            return self.seconds(copies, far)
+        began = env.now
+        yield from self._cross(env, copies, self.ways)
+        return env.now - began
+
+    def _cross(self, env: simpy.Environment, copies: Iterable[Copy], ways: Ways) -> Generator[simpy.Event, None, None]:
         for copy in copies:
             way, latency, codec = (
                 (ways.out, self.out_latency, self.pack) if copy.out else (ways.back, self.in_latency, self.unpack)

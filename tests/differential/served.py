@@ -117,17 +117,23 @@ def referred(world: World, simulation: Simulation, choose: Any = None) -> tuple[
     return servers, jobs
 
 
-def differences(simulation: Simulation, servers: list[Server], jobs: list[Job]) -> list[str]:
-    """What is not the same, in words; empty: all is."""
-    found, recorder = [], simulation.recorder
+def steps_differ(simulation: Simulation, servers: list[Server], tolerance: float = 1e-12) -> list[str]:
+    """The first step of each replica that is not the same, in words; empty: all are."""
+    found = []
     for place, (one, other) in enumerate(zip(simulation.servers, servers, strict=True)):
         mine, its = steps_of(one.engine), [(start, sorted(who), pieces) for start, who, pieces in other.steps]
         for step, (ours, theirs) in enumerate(zip(mine, its)):
-            if ours[1:] != theirs[1:] or not np.isclose(ours[0], theirs[0], rtol=1e-12, atol=1e-15):
+            if ours[1:] != theirs[1:] or not np.isclose(ours[0], theirs[0], rtol=tolerance, atol=1e-15):
                 found.append(f"replica {place}, step {step}: simulator {ours}, reference {theirs}")
                 break
         if len(mine) != len(its):
             found.append(f"replica {place}: {len(mine)} steps, reference {len(its)}")
+    return found
+
+
+def differences(simulation: Simulation, servers: list[Server], jobs: list[Job]) -> list[str]:
+    """What is not the same, in words; empty: all is."""
+    found, recorder = steps_differ(simulation, servers), simulation.recorder
     for job in jobs:
         row = job.number
         pairs = {
