@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.experiments.measured import part_of
 from simulator.experiments.simulation import Simulation
 from simulator.metrics.recorder import REJECTED
 from simulator.scheduler.engine import Engine
@@ -85,6 +86,18 @@ def jobs_of(world: World) -> list[Job]:
         session = world.session[row] if world.session else -1
         jobs.append(Job(row, arrival, prompt, output, ids, world.kind[row], world.tenant[row], session))
     return jobs
+
+
+def replaying(simulation: Simulation) -> Server:
+    """A server that may have blocks in all tiers, with the durations of the simulator's steps: who runs, not how long."""
+    durations = iter(part_of(simulation.servers[0], simulation.requests).steps.duration.tolist())
+    server = reference_of(simulation.servers[0].engine)
+    server.blocks = Blocks(simulation.servers[0].engine.residency.capacity(), server.blocks.tokens)
+    server.watermark = int(server.spec.watermark * server.blocks.count)
+    server.step_time = lambda contexts, pieces, rows: next(durations, 1.0)
+    if server.swap is not None:  # copies are in the durations
+        server.swap |= {"out_latency": 0.0, "in_latency": 0.0, "out_rate": np.inf, "in_rate": np.inf}
+    return server
 
 
 def reference_of(engine: Engine) -> Server:

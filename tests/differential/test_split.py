@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from simulator.experiments.streams import stream
+from simulator.hardware.gpu import StepModel
 from simulator.scheduler.disaggregation import Disaggregated
 from tests.differential.reference import Server
 from tests.differential.routers import router
 from tests.differential.served import jobs_of, reference_of, simulated, steps_differ
-from tests.differential.split import Split
+from tests.differential.split import Split, Times
 from tests.differential.worlds import TENANTS, World, chained, drawn, pick
 
 
@@ -30,6 +31,18 @@ def world_of(seed: int) -> World:
     return world
 
 
+def times_of(model: StepModel) -> Times:
+    """Of a step of prompts alone: s to its first layer, of a layer, of what comes after the last one."""
+
+    def times(server: Server) -> tuple[float, float, float]:
+        pieces = [(take, job.cached) for job, take in server.work]
+        rows, tokens = sum(job.cached + take == job.goal for job, take in server.work), sum(take for take, _ in pieces)
+        layer = model.layer_time(tokens, 1, 0, model.prefill_attention(pieces, contexts=()).time)
+        return model.host_time(rows), layer, model.head(rows).total
+
+    return times
+
+
 def agree(seeds: range) -> None:
     crossed = 0
     for seed in seeds:
@@ -46,17 +59,11 @@ def agree(seeds: range) -> None:
         for server in decode:
             server.keeps_prefixes = False
 
-        def times(server: Server) -> tuple[float, float, float]:
-            pieces = [(take, job.cached) for job, take in server.work]
-            rows, computed = sum(job.cached + take == job.goal for job, take in server.work), sum(take for take, _ in pieces)
-            layer = model.layer_time(computed, 1, 0, model.prefill_attention(pieces, contexts=()).time)
-            return model.host_time(rows), layer, model.head(rows).total
-
         jobs = jobs_of(world)
         weights = [float(tenant.get("weight", 1)) for tenant in TENANTS]
         token, layers = one.scenario.model.kv_bytes_per_token, one.geometry.layers
         split = Split(
-            jobs, prefill, decode, (prompts, tokens), times, way.link.read_bandwidth, way.link.latency, token,
+            jobs, prefill, decode, (prompts, tokens), times_of(model), way.link.read_bandwidth, way.link.latency, token,
             layers, way.threshold, weights,
         )  # fmt: skip
         split.run()
