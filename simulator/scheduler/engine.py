@@ -220,7 +220,8 @@ class Engine(PlannedReplica):
                 if self.far is not None:
                     self.far.quiet(idle)
                 yield from self._pass(max(self.clock, until))
-                self.clock = max(self.clock, until)
+                # a turn that follows on one that was rejected is announced when that is noticed, late for its own time
+                self.clock = max(self.clock, until, self.env.now)
             elif self._fed:
                 yield from self._sleep(self._next_change)
                 yield from self._pass(self.env.now)

@@ -43,7 +43,7 @@ class Server:
         self.copying, self.out, self.preempting = 0.0, 0, False
         self.steps: list[tuple[float, list[int], list[tuple[int, int, int]]]] = []
         self.ended: Callable[[Job, float], None] = lambda job, at: None
-        self.alone = True
+        self.alone = self.keeps_prefixes = True
         self.look: Callable[[float], None] = lambda now: None  # who comes by then is put into the inbox
 
     def begin(self, now: float) -> None:
@@ -119,15 +119,16 @@ class Server:
         elif batching == "continuous" and self.swap is None:
             self.go_on(decodes=True, prompts=True)
             if not self.preempting:
+                self.swap_in(now)
                 self.enter(now)
         elif not self.work:
             self.go_on(decodes=True)
-            if not self.preempting and batching != "static":
-                self.swap_in(now)
             if batching in ("continuous", "decode_first"):
                 self.go_on(prompts=True)
-                if batching == "decode_first" or not self.preempting:
-                    self.enter(now)
+            if not self.preempting and batching != "static":
+                self.swap_in(now)
+            if batching == "decode_first" or (batching == "continuous" and not self.preempting):
+                self.enter(now)
 
     @property
     def budget(self) -> int:
@@ -198,7 +199,7 @@ class Server:
         if not self.waiting.jobs or len(self.running) == self.places or self.waiting.head().away or self.waiting.head().brought:
             return None
         job, blocks = self.waiting.head(), self.blocks
-        found = blocks.find(job.ids, (job.tokens - 1) // blocks.tokens)
+        found = blocks.find(job.ids, (job.tokens - 1) // blocks.tokens) if self.keeps_prefixes else []
         reserve = blocks.of(job.prompt + job.output - 1 if self.spec.reserve == "full" else job.tokens)
         needed = reserve - sum(blocks.users[block] > 0 for block in found)
         if needed + (self.watermark if self.running else 0) > self.unclaimed:
@@ -216,12 +217,14 @@ class Server:
 
     def swap_in(self, now: float) -> None:
         """Who was swapped out comes back from the head of the queue and decodes; it may take a block at once."""
-        while self.waiting.jobs and len(self.running) < self.places:
+        while self.budget and self.waiting.jobs and len(self.running) < self.places:
             job = self.waiting.head()
             here = job.prompt if job.brought else job.away
-            blocks = self.blocks.of(here)
-            reserve = self.blocks.of(job.prompt + job.output - 1) if self.spec.reserve == "full" else blocks
-            if not here or (self.running and reserve + 1 + self.watermark > self.unclaimed):
+            reserve = blocks = self.blocks.of(here)
+            block = 1
+            if self.spec.reserve == "full":
+                reserve, block = self.blocks.of(job.prompt + job.output - 1), 0
+            if not here or (self.running and reserve + block + self.watermark > self.unclaimed):
                 return
             self.waiting.leave(job)
             if not job.brought:

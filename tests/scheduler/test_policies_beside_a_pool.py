@@ -173,12 +173,12 @@ def test_every_sequence_keeps_what_is_near() -> None:
         return list(has.items())
 
     for step in range(6000):
-        least = min(rng.integers(0, 4), 3)
-        if least == 0 and len(has) < l1 // near and (new := int(rng.integers(1, 20))) + split.claimed <= split.capacity():
+        event = rng.integers(0, 4)
+        if event == 0 and len(has) < l1 // near and (new := int(rng.integers(1, 20))) + split.claimed <= split.capacity():
             has[step], goal[step] = 0, new
             split.claimed += new
             split.place(step, 0, 0, others)
-        elif least == 1 and has:
+        elif event == 1 and has:
             request = int(rng.choice(list(has)))
             split.release(request, has.pop(request))
             split.claimed -= goal.pop(request)
