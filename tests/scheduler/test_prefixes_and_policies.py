@@ -188,7 +188,7 @@ def test_a_prefix_hit_gives_the_kept_part() -> None:
 
 
 def test_prompts_that_part_later_share_the_kept_part_before() -> None:
-    """Two prompts of 64 blocks that part in the middle, a quarter kept: 8 of 16 kept blocks are common. Catches kept blocks with
+    """Prompts of 64 blocks that part in the middle, a quarter kept: of 16 kept blocks 8 are common. Catches kept blocks with
     the ids of the first blocks of the prompt, which are all common."""
     rows = [list(range(64)), [*range(32), *range(100, 132)]]
     ids = HashIds(np.array(rows).ravel(), np.array([0, 64, 128]))
