@@ -93,6 +93,6 @@ def _windows(policies: Policies, model: Model, source: Source) -> Iterator[Probl
     share = sum(each for _, each in more)
     if share > model.full_layers / model.layers + 1e-6:
         names = " and ".join(name for name, _ in more)
-        message = f"{names} {'keeps' if len(more) == 1 else 'keep'} more than the window of {model.name} in {share:.0%} of its layers, but only "
-        message += f"{model.full_layers} of {model.layers} read more than {model.window} tokens"
+        message = f"{names} {'keeps' if len(more) == 1 else 'keep'} more than the window of {model.name} in {share:.0%} of its "
+        message += f"layers, but only {model.full_layers} of {model.layers} read more than {model.window} tokens"
         yield source.problem(("kv", "layout", "groups"), message, f"write window: {model.window} tokens for the others")
