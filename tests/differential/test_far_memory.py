@@ -49,5 +49,5 @@ def test_does_what_the_reference_does() -> None:
 
 @pytest.mark.slow
 def test_in_many_more_worlds() -> None:
-    """The same in 1,000 others."""
-    agree(range(1000, 2000))
+    """The same in 400 others."""
+    agree(range(1000, 1400))

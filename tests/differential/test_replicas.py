@@ -59,5 +59,5 @@ def test_does_what_the_reference_does(rule: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_in_many_more_worlds(rule: str) -> None:
-    """The same in 400 others for each rule."""
-    agree(rule, range(1000, 1400))
+    """The same in 150 others for each rule."""
+    agree(rule, range(1000, 1150))
