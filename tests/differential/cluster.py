@@ -7,6 +7,7 @@ ends is done, who follows at once on those that ended with it arrives, and the n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from tests.differential.job import Job
 from tests.differential.reference import Server
@@ -35,8 +36,15 @@ def serve(
         if not choose:
             servers[0].inbox.sort(key=lambda job: (job.arrival, job.number))
 
-    for server in servers:
-        server.ended, server.look, server.alone = ended, arrive, choose is None
+    def look(now: float, place: int) -> None:
+        """Who comes at this moment arrives, and idle replicas before this one begin, before it does."""
+        arrive(now)
+        for other in servers[:place]:
+            if other.end is None and other.inbox:
+                other.begin(now)
+
+    for place, server in enumerate(servers):
+        server.ended, server.look, server.alone = ended, partial(look, place=place), choose is None
     while moments := [one.end for one in servers if one.end is not None] + [at for at, _ in to_come]:
         now = min(moments)
         arrive(now)
