@@ -154,7 +154,8 @@ MAPS = {  # column -> what the numbers are, title of the legend, caption
         "pool_gain", "fastest on the same GPUs",
         (f"What is fastest on the same GPUs, by model, context, link and what a decode step reads; {LEGEND}. Numbers: output "
         "tokens/s with the pool over as many GPUs alone (=: the same; only: these GPUs alone cannot hold one sequence, more "
-        "of them may). Host and boards have the same memory for each GPU."),
+        "of them may). Host and boards have the same memory for each GPU "
+        "and run the batch that serves most."),
     ),
     "cheapest": (
         "pool_value", "cheapest token",

@@ -54,7 +54,8 @@ def explained(entry: Entry) -> str:
 
 
 def headline(one: dict[str, Any]) -> str:
-    """A published result in a line: metric, value, against what, under which conditions, where it was found."""
+    """A published result in a line: metric, value, against what, under which conditions, where it was found; why it is not
+    checked, if so."""
     value = one.get("value")
     shown = "" if value is None else ": " + (_joined(value, one.get("bound")))
     unit = one.get("unit", "")
@@ -62,7 +63,8 @@ def headline(one: dict[str, Any]) -> str:
     bound = f" ({one['bound'].replace('_', ' ')})" if one.get("bound") not in (None, "reported") else ""
     against = f" against {one['baseline']}" if one.get("baseline") else ""
     where = f"; {one['conditions']}" if one.get("conditions") else ""
-    return f"{one['metric']}{shown}{bound}{against}{where} [{one.get('source', '')}]"
+    why = f"; not checked: {one['not_checked']}" if "not_checked" in one else ""
+    return f"{one['metric']}{shown}{bound}{against}{where} [{one.get('source', '')}]{why}"
 
 
 def _degree(expressible: str) -> str:

@@ -170,6 +170,8 @@ class Simulation:
             one.requests = placed
         if shares and scenario.parks:
             self._park_together(engines)
+            if scenario.faults:
+                self._break([own for _, own in every], fabric, None)
         elif shares and not any(one.far is None for one in found):
             self.frontend.room = room = Room(found[0].geometry.l3_blocks)
             room.engines += engines
@@ -185,7 +187,7 @@ class Simulation:
             swaps_together([engine.swap for engine in engines], latencies, fabric, share)
         return found
 
-    def _break(self, replicas: list[ScenarioResolved], fabric: SharedFabric, room: Room) -> None:
+    def _break(self, replicas: list[ScenarioResolved], fabric: SharedFabric, room: Room | None) -> None:
         """The faults of a pool that these replicas share."""
         pool, frontend = self.scenario.pool, self.frontend
         assert pool is not None and frontend is not None

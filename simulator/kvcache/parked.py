@@ -14,6 +14,7 @@ Cost: O(1) a block.
 from __future__ import annotations
 
 from array import array
+from collections import OrderedDict
 from collections.abc import Sequence
 from math import inf
 from typing import Protocol
@@ -31,7 +32,8 @@ class Writer(Protocol):
 class Parked:
     def __init__(self, capacity: int, drop_after: float = inf):
         self.capacity, self.drop_after = capacity, drop_after
-        self._last: dict[int, float] = {}  # id -> when it was used last (s), the longest ago first
+        # id -> when it was used last (s), the longest ago first; a dict would look for its first among all that have left
+        self._last: OrderedDict[int, float] = OrderedDict()
         self._coming: dict[int, tuple[Writer, float]] = {}  # id -> who writes it, and up to what of its bytes
         self.moments, self.counts = array("d"), array("q")  # when the number of blocks changed (s), and to what
         self.written = 0  # blocks that were ever written

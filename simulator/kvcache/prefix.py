@@ -27,6 +27,7 @@ Cost: O(1) a block allocated, found or freed. Blocks that were never used are a 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
@@ -40,7 +41,8 @@ class PrefixCache:
         self.cached: Callable[[int], None] | None = None  # told of each id that comes in
         self._unused = capacity  # blocks that never held anything: taken before all others
         self._blank: list[int] = []  # blocks whose content was let go: taken next
-        self._free: dict[int, float] = {}  # the others without users, since when (s), the one to take next first
+        # the others without users, since when (s), the one to take next first; a dict would look for it among those that left
+        self._free: OrderedDict[int, float] = OrderedDict()
         self._users: dict[int, int] = {}  # block -> sequences that hold it
         self._id: dict[int, int] = {}  # cached block -> its id
         self._cached: dict[int, dict[int, None]] = {}  # id -> blocks that hold it, the oldest first

@@ -93,16 +93,13 @@ class Split:
         self.demotions.clear()
         near, demoted = blocks, 0
         if room < blocks:
-            pinned = self.near * len(self.far)
+            pinned = self.near * len(self.far)  # at most: sequences may be shorter, which leaves the sum of shares within L1
             share = min(1.0, max(0, self.l1_blocks - pinned) / max(1, self.claimed - pinned))
             near = self.near + int(share * max(0, has + blocks - self.near)) - (has - gone)
             near = max(near, room, blocks - (self.l3_blocks - self.l3_used))
             near = min(near, blocks)
             if near > room:
                 demoted = self._demote(near - room, share, request, others)
-                if self.near > 1:  # others may be too short to give up what their share says
-                    least = min(self.near, has + blocks) - (has - gone) - room
-                    demoted += self._demote(least - demoted, 0.0, request, others)
                 near = room + demoted
         self.far[request] = gone + blocks - near
         self.l1_used += near
@@ -116,7 +113,7 @@ class Split:
     def _demote(self, need: int, share: float, request: int, others: Others) -> int:
         """Up to `need` blocks of sequences that have more than their share in L1 go to L3."""
         demoted = 0
-        for other, has in others() if need > 0 else ():
+        for other, has in others():
             if other == request:
                 continue
             spare = has - self.far.get(other, 0) - self.near - int(share * max(0, has - self.near))

@@ -6,15 +6,17 @@ come back - are fetched among them, which use link and L2 for nothing. Fetches a
 demand (which stop them) and beside write-back. A turn that is admitted takes what has arrived for it; the rest of its fetch is
 given up and read on demand. A fetch that finds no room in L2 is cut, its first blocks stay.
 
-Whoever serves says what time demand took (`busy`), and that a turn is there (`take`). Times follow from these alone, so that
-they do not depend on how steps are grouped. Events: none of its own; `next_at` is when it wants to be asked.
+Whoever serves says what time demand took (`busy`), and that a turn is there (`take`) - or at another replica: it is expected
+where the one before it was. Times follow from these alone, so that they do not depend on how steps are grouped. Before a pool
+that replicas share, fetches are transfers of the class of prefetches, and times are theirs (`scheduler/session_flows.py`).
+Events: none of its own; `next_at` is when it wants to be asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import ceil, floor, inf
 
 import numpy as np
@@ -90,9 +92,9 @@ class SessionPrefetch:
 
     def cut(self, now: float) -> None:
         """Nothing more arrives of what is under way; what was reserved for it is free."""
-        for fetch in self._fetches.values():
+        for turn, fetch in self._fetches.items():
             if fetch.finish > now:
-                moved = self._moved(fetch, now)
+                moved = self._moved(turn, fetch, now)
                 right = floor(moved * len(fetch.ids) / fetch.blocks)
                 self.held -= fetch.blocks - moved
                 fetch.ids, fetch.wrong = fetch.ids[:right], moved - right
@@ -107,11 +109,17 @@ class SessionPrefetch:
         fetch = self._fetches.get(turn)
         if fetch is None or not fetch.blocks:
             return []
-        return fetch.ids[: floor(self._moved(fetch, now) * len(fetch.ids) / fetch.blocks)]
+        return fetch.ids[: floor(self._moved(turn, fetch, now) * len(fetch.ids) / fetch.blocks)]
 
-    def _moved(self, fetch: Fetch, now: float) -> int:
+    def _moved(self, turn: int, fetch: Fetch, now: float) -> int:
+        """Blocks of the fetch for a turn that have arrived."""
         left = ceil((fetch.finish - now) / self._block - 1e-9) if fetch.finish > now else 0
         return max(0, fetch.blocks - left)
+
+    def forget(self, turn: int) -> None:
+        """A turn is not expected any more."""
+        self._predicted = [one for one in self._predicted if one[1] != turn]
+        heapify(self._predicted)
 
     def take(self, turn: int, used: int, now: float) -> Counts:
         """A turn is admitted (or will never be) and uses so many of the blocks that are there for it: what became of all of
@@ -120,7 +128,7 @@ class SessionPrefetch:
         fetch = self._fetches.pop(turn, None)
         if fetch is None:
             return counts
-        moved = self._moved(fetch, now)
+        moved = self._moved(turn, fetch, now)
         self.held -= fetch.blocks
         counts.proposed, counts.issued, counts.dropped = fetch.asked, moved, fetch.asked - moved
         counts.asked = counts.in_time = used

@@ -192,9 +192,6 @@ def _parked(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
     if scenario.prefetch.predictor not in ("none", "next_layer", "session"):
         message = f"'{scenario.prefetch.predictor}' expects the next step to read the same; a prefix is read once"
         yield source.problem(("prefetch", "predictor"), message, "use none, next_layer or session")
-    if scenario.prefetch.predictor == "session" and scenario.cluster.groups:
-        message = "'session' knows which sessions come back, not to which of several replicas"
-        yield source.problem(("prefetch", "predictor"), message, "use none or next_layer")
     if scenario.prefetch.predictor == "session" and scenario.devices == "detailed":
         message = "fetches for sessions are not modelled on detailed devices"
         yield source.problem(("prefetch", "predictor"), message, "use none or next_layer, or write devices: fluid")

@@ -189,9 +189,6 @@ def cluster_checks(scenario: r.ScenarioResolved, cluster: Any, source: Source) -
     count = sum(part.replicas for part in cluster.groups) or cluster.replicas
     at: Where = _GROUPS if cluster.groups else ("cluster", "replicas")
     yield from whose_checks(scenario, source, count)
-    if scenario.faults and shared and scenario.kv.sharing == "prefix":
-        message = f"faults of a pool in which {count} replicas park prefixes together are not modelled"
-        yield source.problem(("faults",), message, "write cluster.kv_pool.shared: false")
     if scenario.devices == "detailed" and shared:
         message = f"detailed devices that {count} replicas share are not modelled"
         yield source.problem(("devices",), message, "write devices: fluid, or cluster.kv_pool.shared: false")

@@ -10,12 +10,7 @@ from simulator.scenario.far_events import needs_identity
 from simulator.scenario.policies import Policies
 from simulator.scenario.resolved import Model, ScenarioResolved
 from simulator.scenario.schema import ScenarioFile
-from simulator.scenario.source import Source, Where
-
-SECTIONS: tuple[Where, ...] = (
-    ("kv", "layout"), ("kv", "hbm_codec"), ("kv", "retention"), ("kv", "placement", "compute"), ("kv", "topology", "latent"),
-    ("kv", "sharing", "read"), ("kv", "loop"),
-)  # fmt: skip
+from simulator.scenario.source import Source
 
 
 def policy_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source) -> Iterator[Problem]:
@@ -23,16 +18,9 @@ def policy_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Source
     policies, model, gpus = scenario.kv.policies, scenario.model, scenario.gpus
     if policies.identity:
         return
-    at: Where = next((path for path in SECTIONS if source.has(path)), ("kv", "system"))
-    apart: tuple[tuple[bool, str], ...] = (
-        (
-            gpus.data_parallel > 1 and policies.compute.at != "gpu",
-            "replicas in lock step where attention is not on the GPU: whose devices are busy is not told apart",
-        ),
-    )
-    for wrong, what in apart:
-        if wrong:
-            yield source.problem(at, f"KV policies are not modelled together with {what}")
+    if gpus.data_parallel > 1 and policies.compute.at != "gpu":
+        message = f"attention at {policies.compute.at} for replicas in lock step is not modelled: whose devices are busy when"
+        yield source.problem(("kv", "placement", "compute"), message, "write data_parallel: 1, or at: gpu")
     if scenario.pool is not None:
         yield from _beside_a_pool(scenario, source)
     if scenario.kv.sharing == "prefix":
@@ -93,6 +81,6 @@ def _windows(policies: Policies, model: Model, source: Source) -> Iterator[Probl
     share = sum(each for _, each in more)
     if share > model.full_layers / model.layers + 1e-6:
         names = " and ".join(name for name, _ in more)
-        message = f"{names} {'keeps' if len(more) == 1 else 'keep'} more than the window of {model.name} in {share:.0%} of its layers, but only "
-        message += f"{model.full_layers} of {model.layers} read more than {model.window} tokens"
+        message = f"{names} {'keeps' if len(more) == 1 else 'keep'} more than the window of {model.name} in {share:.0%} of its "
+        message += f"layers, but only {model.full_layers} of {model.layers} read more than {model.window} tokens"
         yield source.problem(("kv", "layout", "groups"), message, f"write window: {model.window} tokens for the others")

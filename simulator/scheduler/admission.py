@@ -113,12 +113,13 @@ class AdmittingReplica(PatientReplica):
     def _comes_with_kv(self, request: int) -> bool:
         return request in self.brought or (self.swap is not None and request in self.swap.held)
 
-    def resume(self) -> int:
-        """Sequences at the head of the queue that come with their KV enter, as far as they fit, and decode. Blocks of theirs
-        that go to L3."""
+    def resume(self, tokens: int) -> int:
+        """Sequences at the head of the queue that come with their KV enter, as far as they fit, and decode, at most so many.
+        Blocks of theirs that go to L3."""
         sent = 0
-        while (request := self.head) is not None and self._comes_with_kv(request):
-            entry, growing = self._entry(request), self.batch.new_blocks(1) + 1  # blocks that the next step may start
+        while tokens > 0 and (request := self.head) is not None and self._comes_with_kv(request):
+            entry, tokens = self._entry(request), tokens - 1
+            growing = 0 if self._full else self.batch.new_blocks(1) + 1  # blocks that the next step may claim
             above = growing + self.watermark if self.running else 0
             if entry is None or self.residency.claimed + entry[0] + above > self.reachable:
                 return sent

@@ -10,7 +10,7 @@ which prompts get the rest of the token budget, and when requests are admitted f
                 step that had to preempt still admits from the queue
     prefill_first  vLLM V0 without chunked prefill: while the head of the queue can enter, a step computes prompts only, whole
                 ones as many as fit the budget, and all decodes wait; else all decode. A prompt longer than the budget is
-                computed alone, in pieces
+                computed alone, in pieces. In a step in which somebody is swapped in, all decode
     static      a batch is formed from what waits when the last one is done; all its prompts are computed, then it decodes
 
 vLLM V1 goes through its running sequences in the order of admission, decodes and prompts alike, until the budget is spent. It

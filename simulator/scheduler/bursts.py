@@ -93,6 +93,7 @@ class FarBursts:
         self._connected = True
         self._step_of_l2 = geometry.l2_bytes / geometry.ranks / STEPS_OF_L2
         self.backlog = self.written = 0.0  # write-back under way, and in the pool
+        self.kept = 0.0  # bytes of L2 for sessions
         self.counts = Counts()
         self.stall = 0.0  # s that layers waited
         self.wait = 0.0  # page-seconds between a layer's asking and the arrival of what it had to wait for
@@ -113,7 +114,7 @@ class FarBursts:
     @property
     def limit(self) -> float:
         """Write-back that leaves L2 room for one burst a rank."""
-        return max(0.0, self._geometry.l2_bytes - self._geometry.burst * self._geometry.ranks) / self.slices
+        return max(0.0, (self._geometry.l2_bytes - self._geometry.burst * self._geometry.ranks) / self.slices - self.kept)
 
     def use(self, system: System | None) -> None:
         """Other devices from now on (None: none for the time being), to which write-back that is under way is sent again."""

@@ -77,7 +77,7 @@ class EventFar(FarMemory):
             bursts.drop()
             staged = min(max(1, room), max(far))
             events = bursts.on_demand(far, compute, room)
-        staged_bytes = min(self.backlog + staged * page, self.geometry.l2_bytes)
+        staged_bytes = min(self.backlog + self.kept + staged * page, self.geometry.l2_bytes)
         yield env.timeout(host)
         yield from events
         yield env.timeout(head)
@@ -103,7 +103,7 @@ class EventFar(FarMemory):
         yield from self.bursts.drained()
         waited = env.now - began
         self._take_over()
-        staged = min(self.backlog + raw, self.geometry.l2_bytes)
+        staged = min(self.backlog + self.kept + raw, self.geometry.l2_bytes)
         yield env.timeout(duration + pack)
         self._take_over()
         self._send(raw)
@@ -124,6 +124,14 @@ class EventFar(FarMemory):
     def cancel(self) -> None:
         self._catch_up()
         self.bursts.drop()
+        self._take_over()
+
+    def keep(self, raw: float) -> None:
+        super().keep(raw)
+        self.bursts.kept = raw / self.bursts.slices
+
+    def fetched(self, pages: int) -> None:
+        self.bursts.moved += pages
         self._take_over()
 
     def in_pool(self) -> float:

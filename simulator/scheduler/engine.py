@@ -143,6 +143,23 @@ class Engine(PlannedReplica):
             # while the head of the queue waits, others at its end change nothing; but who is rejected waits no longer
             self.cut(self.arrival[request])
 
+    def expect(self, turn: int, arrival: float) -> None:
+        """The next turn of a session that was here will arrive then."""
+        if self.reuse is not None:
+            self.reuse.announce(turn, arrival)
+            self._changes()
+
+    def stray(self, turn: int) -> None:
+        """One that was expected here has gone to another replica."""
+        if self.reuse is not None:
+            self.reuse.stray(turn)
+            self._changes(self.env.now)
+
+    def _changes(self, at: float = inf) -> None:
+        """Something happens then, or earlier than it was known."""
+        self.cut(min(at, self._next_change))
+        self.wake()
+
     def cut(self, at: float) -> None:
         """The run under way ends with the step into which `at` falls."""
         if self._run is not None and at < self._cut and self.process is not None:
@@ -203,14 +220,15 @@ class Engine(PlannedReplica):
                 if self.far is not None:
                     self.far.quiet(idle)
                 yield from self._pass(max(self.clock, until))
-                self.clock = max(self.clock, until)
+                # a turn that follows on one that was rejected is announced when that is noticed, late for its own time
+                self.clock = max(self.clock, until, self.env.now)
             elif self._fed:
-                until = self._next_change
-                yield from self._sleep(until)
-                if not arrivals.left and until <= self.env.now:
-                    if self.far is not None:
-                        self.far.quiet(until - self.clock)
-                    self.clock = until
+                yield from self._sleep(self._next_change)
+                yield from self._pass(self.env.now)
+                if self.far is not None:
+                    self.far.quiet(self.env.now - self.clock)
+                self.clock = self.env.now
+                self.events += arrivals.left > 0
             else:
                 return
 

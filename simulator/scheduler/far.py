@@ -312,6 +312,14 @@ class FarMemory:
         """Blocks that gave up their place in L1 join the backlog."""
         self._send(blocks * self.geometry.block_bytes)
 
+    def keep(self, raw: float) -> None:
+        """So much of L2 holds, or is reserved for, what was fetched for sessions."""
+        self.kept = raw
+
+    def fetched(self, pages: int) -> None:
+        """So many pages were read outside of the steps."""
+        self.moved += pages
+
     def in_pool(self) -> float:
         """Raw bytes of write-back that are in the pool by now."""
         return self.written

@@ -53,6 +53,7 @@ class Faults:
 
     def happen(self, clock: float) -> None:
         """All changes up to now, in their order."""
+        reuse, due = self.replica.reuse, self.schedule.next_at <= clock
         while self.schedule.next_at <= clock:
             before = self._health
             occurrence, starts = self.schedule.turn()
@@ -60,15 +61,17 @@ class Faults:
             struck = Struck(occurrence.at, occurrence.end, occurrence.fault.what)
             if starts:
                 self.replica.recorder.faults.append(struck)
-            self._resize(clock)
+            self._resize()
             if self._health.boards < before.boards:
                 self._lose(struck, clock, abort=occurrence.fault.on_loss == "abort")
             if starts:
                 self._give_up(struck)
             if self._health != before:
                 self._reach()
-                if self.replica.reuse is not None:
-                    self.replica.reuse.rerouted(clock)
+                if reuse is not None:
+                    reuse.rerouted(clock)
+        if reuse is not None and due:  # as it is now: what was between, others that share the pool may have seen before
+            reuse.resize(self._l3_blocks * self._health.boards // self.schedule.pool.boards, clock)
 
     def holds(self) -> bool:
         """Nothing can go on before the next change: far pages are out of reach, or nobody that waits can enter."""
@@ -82,11 +85,10 @@ class Faults:
         waiting = self._health.boards > 0 and not self._health.reachable
         return waiting and (not replica.residency.settled() or replica.growth() > replica.residency.near_room())
 
-    def _resize(self, clock: float) -> None:
+    def _resize(self) -> None:
         """Capacity as it is now, and as it will be."""
         replica, boards = self.replica, self.schedule.pool.boards
-        if replica.reuse is not None:  # of what is parked: requests are in L1 alone
-            replica.reuse.resize(self._l3_blocks * self._health.boards // boards, clock)
+        if replica.reuse is not None:  # requests are in L1 alone
             return
         residency = replica.residency
         residency.resize(self._l3_blocks * self.schedule.lasting.boards // boards)

@@ -36,6 +36,14 @@ class Frontend:
         self._until = inf  # the next arrival, as far as known
         self.process: simpy.Process | None = None
         self.room: Room | None = None  # of a pool that all replicas share
+        # replicas that fetch for sessions, where requests were, and where turns are expected that have not arrived
+        self._foresees = {
+            place: engine
+            for place, engine in enumerate(engines)
+            if isinstance(engine, Engine) and engine.reuse is not None and engine.reuse.sessions is not None
+        }
+        self._was: dict[int, int] = {}
+        self._expected: dict[int, int] = {}
         self.arrivals.announced = self._announced
         for place, engine in enumerate(engines):
             engine.tells(self._listener(place))
@@ -86,6 +94,11 @@ class Frontend:
     def give(self, request: int, place: int) -> None:
         """A replica gets a request."""
         self.placed[place].append(request)
+        if self._foresees and request not in self._was:
+            self._was[request] = place
+            expected = self._expected.pop(request, place)
+            if expected != place:
+                self._foresees[expected].stray(request)
         self.engines[place].deliver(request)
 
     def ended(self, place: int, request: int, clock: float) -> None:
@@ -105,6 +118,10 @@ class Frontend:
         return listener
 
     def _announced(self, request: int, at: float) -> None:
+        place = self._was.get(self.work.after[request])
+        if place in self._foresees:
+            self._expected[request] = place
+            self._foresees[place].expect(request, at)
         if self.process is not None and at < self._until:
             self._until = at
             self.process.interrupt()

@@ -47,7 +47,9 @@ class PlannedReplica(AdmittingReplica):
     def plan(self) -> StepPlan | None:
         """The next step; None if there is nothing to run."""
         batch, rule, before = self.batch, self.batching, len(self.running)
-        arrived = self.resume() if self.resuming and rule.opens(self) and not (rule.apart and self.prefilling) else 0
+        arrived = 0
+        if self.resuming and rule.opens(self) and not (rule.apart and self.prefilling):
+            arrived = self.resume(self._budget(batch.size) - self._asked())
         pieces: list[tuple[int, int]] = []
         if rule.apart and len(self.running) == before:  # who came back decodes at once
             if self.prefixes is not None:
@@ -77,6 +79,11 @@ class PlannedReplica(AdmittingReplica):
         copies = self.swap.taken() if self.swap is not None else ()
         self._ahead = int(decodes > 0)
         return StepPlan(decodes, context, pieces, work, complete, tokens, reads, crosses, produced, copies)
+
+    def _asked(self) -> int:
+        """Tokens that the prompts in work ask for in a step."""
+        chunk = self.spec.prefill_chunk
+        return sum([min(self._target[request] - self._done[request], chunk) for request in self.prefilling])
 
     def _budget(self, decodes: int) -> int:
         """Prompt tokens that a step with so many decodes has room for."""

@@ -27,6 +27,8 @@ from simulator.prefetch.pipeline import Counts
 from simulator.prefetch.session import SessionPrefetch
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scheduler.far import FarMemory
+from simulator.scheduler.session_flows import SessionFlows
+from simulator.scheduler.shared import SharedFar
 from simulator.scheduler.work import Work
 
 
@@ -45,7 +47,10 @@ class Reuse:
         self.sessions: SessionPrefetch | None = None
         if spec.predictor == "session":
             room = int(max(0.0, geometry.l2_bytes - 2 * geometry.burst * geometry.ranks) // geometry.block_bytes)
-            self.sessions = SessionPrefetch(spec, far.rng, *self._pace(), room)
+            if isinstance(far, SharedFar):
+                self.sessions = SessionFlows(spec, far.rng, geometry.block_bytes, room, far.flows)
+            else:
+                self.sessions = SessionPrefetch(spec, far.rng, *self._pace(), room)
         self.fetching: dict[int, int] = {}  # request -> blocks that its first piece reads from L3
         model, tokens = scenario.model, geometry.block_tokens
         self._seen = -(-(model.window - 1) // tokens) if model.window else 0  # blocks before a token that a window reads
@@ -54,6 +59,7 @@ class Reuse:
         self._unseen = 0  # blocks that first pieces of this step read from L3 in full layers only
         self.taken = Counts()  # pages that requests found in L2, and what was fetched beside them, since the last step
         self.staged: dict[int, int] = {}  # request -> blocks that it had in L2
+        self._strays: list[int] = []  # turns that were expected here and went elsewhere
         self._filled: list[int] = []  # blocks that were filled since the last look, where they are written at once
         if kv.placement.write_back == "immediate":
             prefix.cached = self._filled.append
@@ -89,8 +95,16 @@ class Reuse:
             self.prefix.forgotten = told
         if self.spec.demote_after < inf:
             self.prefix.let_go(now, self.spec.demote_after)
-        sessions = self.sessions
-        while sessions is not None and (turn := sessions.due(now)) is not None:
+        if self.sessions is not None:
+            self._foresee(self.sessions, now)
+
+    def _foresee(self, sessions: SessionPrefetch, now: float) -> None:
+        """Turns that are not awaited here any more, and those for which a fetch begins."""
+        for stray in self._strays:
+            sessions.forget(stray)
+            self.lost(stray, now)
+        self._strays.clear()
+        while (turn := sessions.due(now)) is not None:
             sessions.fetch(turn, self._missing(self._ids(self._after[turn]), now), now)
         self._hold()
 
@@ -163,12 +177,12 @@ class Reuse:
             setattr(fate, name, getattr(fate, name) * layers)
         self.taken.add(fate)
         self.far.counts.add(fate)
-        self.far.moved += fate.issued
+        self.far.fetched(fate.issued)
         self._hold()
 
     def _hold(self) -> None:
         if self.sessions is not None:
-            self.far.kept = self.sessions.held * self.geometry.block_bytes
+            self.far.keep(self.sessions.held * self.geometry.block_bytes)
 
     def read(self, request: int) -> tuple[int, int]:
         """Blocks that the first piece of a request reads from L3, and those that it had in L2; told once."""
@@ -193,6 +207,10 @@ class Reuse:
         """The next turn of a session will arrive then."""
         if self.sessions is not None:
             self.sessions.announce(turn, self._clock(), arrival)
+
+    def stray(self, turn: int) -> None:
+        """The next turn of a session has gone to another replica; it is noticed at the next look."""
+        self._strays.append(turn)
 
     def busy(self, now: float, seconds: float) -> None:
         """Reads on demand have the path for so long."""

@@ -30,11 +30,12 @@ class BrokenFabric:
 
     def __init__(
         self, env: simpy.Environment, fabric: SharedFabric, replicas: Sequence[ScenarioResolved], schedules: Sequence[Schedule],
-        room: Room, over: Callable[[], bool],
+        room: Room | None, over: Callable[[], bool],
     ):  # fmt: skip
-        """`schedules`: what breaks for each replica, shared things at the same times; `over`: whether the run has ended."""
+        """`schedules`: what breaks for each replica, shared things at the same times; `over`: whether the run has ended; no
+        `room` where the pool holds what nobody reads now."""
         self.env, self.fabric, self._replicas, self._schedules = env, fabric, replicas, schedules
-        self._room, self._blocks, self._over = room, room.blocks, over
+        self._room, self._blocks, self._over = room, room.blocks if room is not None else 0, over
         self._nominal = {
             (name, user): weight
             for number, own in enumerate(replicas)
@@ -54,7 +55,8 @@ class BrokenFabric:
 
     def _set(self) -> None:
         first = self._schedules[0]
-        self._room.blocks = self._blocks * first.health.boards // first.pool.boards
+        if self._room is not None:
+            self._room.blocks = self._blocks * first.health.boards // first.pool.boards
         rates: dict[str, float] = {}
         for number, (own, schedule) in enumerate(zip(self._replicas, self._schedules, strict=True)):
             for name, rate, user, weight in crossings_left(own, number, schedule.health):

@@ -6,6 +6,9 @@
 A swap is a copy of whole blocks that the engine waits for before the step in which it happens (vLLM V0 issues it on the stream
 of the model): latency + bytes / rate, both directions of a step one after the other. GPU codecs add their pass over HBM.
 With a prefix cache only the blocks that nobody else holds are copied (`prefixes.py`).
+A sequence comes back from the head of the queue as in vLLM V0: when its blocks, one more for its next token and the watermark
+are free beside what the step's decodes claim, and budget is left after the prompts in work; it decodes in that step. A static
+batch is made of those that come back, or of others.
 There is room for `capacity` bytes as stored; a sequence that does not fit is computed again, as is one whose prompt is in work.
 Conservation (INV-BYTES): out = in + dropped (aborted while out) + held.
 

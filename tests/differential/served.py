@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.experiments.measured import part_of
 from simulator.experiments.simulation import Simulation
 from simulator.metrics.recorder import REJECTED
 from simulator.scheduler.engine import Engine
@@ -87,6 +88,18 @@ def jobs_of(world: World) -> list[Job]:
     return jobs
 
 
+def replaying(simulation: Simulation) -> Server:
+    """A server that may have blocks in all tiers, with the durations of the simulator's steps: who runs, not how long."""
+    durations = iter(part_of(simulation.servers[0], simulation.requests).steps.duration.tolist())
+    server = reference_of(simulation.servers[0].engine)
+    server.blocks = Blocks(simulation.servers[0].engine.residency.capacity(), server.blocks.tokens)
+    server.watermark = int(server.spec.watermark * server.blocks.count)
+    server.step_time = lambda contexts, pieces, rows: next(durations, 1.0)
+    if server.swap is not None:  # copies are in the durations
+        server.swap |= {"out_latency": 0.0, "in_latency": 0.0, "out_rate": np.inf, "in_rate": np.inf}
+    return server
+
+
 def reference_of(engine: Engine) -> Server:
     """A server of the same sizes and step times."""
     model, spec, geometry = engine.model, engine.spec, engine.geometry
@@ -117,17 +130,23 @@ def referred(world: World, simulation: Simulation, choose: Any = None) -> tuple[
     return servers, jobs
 
 
-def differences(simulation: Simulation, servers: list[Server], jobs: list[Job]) -> list[str]:
-    """What is not the same, in words; empty: all is."""
-    found, recorder = [], simulation.recorder
+def steps_differ(simulation: Simulation, servers: list[Server], tolerance: float = 1e-12) -> list[str]:
+    """The first step of each replica that is not the same, in words; empty: all are."""
+    found = []
     for place, (one, other) in enumerate(zip(simulation.servers, servers, strict=True)):
         mine, its = steps_of(one.engine), [(start, sorted(who), pieces) for start, who, pieces in other.steps]
         for step, (ours, theirs) in enumerate(zip(mine, its)):
-            if ours[1:] != theirs[1:] or not np.isclose(ours[0], theirs[0], rtol=1e-12, atol=1e-15):
+            if ours[1:] != theirs[1:] or not np.isclose(ours[0], theirs[0], rtol=tolerance, atol=1e-15):
                 found.append(f"replica {place}, step {step}: simulator {ours}, reference {theirs}")
                 break
         if len(mine) != len(its):
             found.append(f"replica {place}: {len(mine)} steps, reference {len(its)}")
+    return found
+
+
+def differences(simulation: Simulation, servers: list[Server], jobs: list[Job]) -> list[str]:
+    """What is not the same, in words; empty: all is."""
+    found, recorder = steps_differ(simulation, servers), simulation.recorder
     for job in jobs:
         row = job.number
         pairs = {

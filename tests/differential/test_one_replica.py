@@ -6,6 +6,7 @@ worlds show that runs of steps are their single steps, and that reported latenci
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def world_of(kind: str, seed: int) -> World:
     return in_sessions(rng, world) if "sessions" in kind else world
 
 
-def agree(kind: str, seeds: range) -> None:
+def agree(kind: str, seeds: Sequence[int]) -> None:
     preempted = twins = 0
     for seed in seeds:
         world = world_of(kind, seed)
@@ -65,11 +66,11 @@ def agree(kind: str, seeds: range) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_does_what_the_reference_does(kind: str) -> None:
     """Would catch: a rule that admits, orders, shares, preempts, swaps or finds otherwise than it says, by a single step."""
-    agree(kind, range(25))
+    agree(kind, [*range(16), 90])  # 90: a block filled by a decode lets the head of the queue in within that step
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_many_more_worlds(kind: str) -> None:
-    """The same in 700 others of each kind."""
-    agree(kind, range(1000, 1700))
+    """The same in 300 others of each kind."""
+    agree(kind, range(1000, 1300))

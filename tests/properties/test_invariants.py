@@ -54,7 +54,7 @@ def test_invariants_hold(world: World):
     holds(world)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(world=worlds(far=True, broken=True, policies=True))
 def test_invariants_hold_under_kv_policies(world: World):
     """Far blocks of which a step reads a part, or less often than once, or more. Would catch: parts that do not add up over

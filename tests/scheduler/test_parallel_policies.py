@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simulator.errors import InputError
 from simulator.experiments.run import run_scenario
 from simulator.experiments.simulation import Simulation
 from simulator.hardware.gpu import StepModel
@@ -169,3 +170,10 @@ def test_saturation_reads_what_policies_read() -> None:
     steps = PolicySteps(resolved)
     found = Saturated(steps, resolved, geometry(resolved), None)._step(8.0, 4000.0, [])
     assert found == pytest.approx(decode(steps, 8, 4000), rel=1e-9)
+
+
+def test_attention_elsewhere_in_lock_step_is_refused() -> None:
+    """Catches devices that every replica has to itself."""
+    compute = {"at": "host", "memory": "100 GB", "bandwidth": "10 GB/s", "link": "20 GB/s"}
+    with pytest.raises(InputError, match="attention at host for replicas in lock step is not modelled"):
+        small(PAIR | {"kv.placement.compute": compute})

@@ -103,11 +103,11 @@ def test_what_came_after_the_loss_is_kept() -> None:
     seed=st.integers(0, 2**32 - 1), l1=st.integers(60, 200), l3=st.integers(1, 200), l2=st.integers(4, 60),
     faults=st.lists(FAULT, min_size=1, max_size=3), predictor=st.sampled_from(["none", "next_layer", "session"]),
     demote=st.sampled_from(["", "5 ms"]), write_back=st.sampled_from(["lazy", "immediate"]),
-    replicas=st.sampled_from([1, 1, 2]),
+    replicas=st.sampled_from([1, 2, 3]), shared=st.booleans(),
 )  # fmt: skip
 def test_invariants_and_single_steps(
     seed: int, l1: int, l3: int, l2: int, faults: list[dict[str, Any]], predictor: str, demote: str, write_back: str,
-    replicas: int,
+    replicas: int, shared: bool,
 ) -> None:  # fmt: skip
     """Random chats while things break: invariants hold, single steps give the same bytes, nobody is aborted.
 
@@ -118,15 +118,28 @@ def test_invariants_and_single_steps(
         "requests": 40, "arrivals": {"process": "poisson", "rate": "300 /s"}, "input": lengths, "output": lengths,
         "sessions": {"turns": 4, "think": "20 ms", "prefixes": [{"tokens": "40 tokens", "count": 2}], "skew": 1.0},
     }  # fmt: skip
-    ahead: dict[str, Any] = {"predictor": "next_layer" if replicas > 1 and predictor == "session" else predictor}
+    ahead: dict[str, Any] = {"predictor": predictor}
     if ahead["predictor"] == "session":
         ahead |= {"coverage": 0.7, "accuracy": 0.8, "lead": "20 ms"}
-    several: dict[str, Any] = {"cluster__replicas": replicas, "cluster__kv_pool__shared": False} if replicas > 1 else {}
+    several: dict[str, Any] = {"cluster__replicas": replicas, "cluster__kv_pool__shared": shared} if replicas > 1 else {}
     asked = world(
         l1, l3, l2, workload__synthetic=chats, seed=seed, faults=faults, prefetch=ahead, cluster__kv_pool__count=2,
         kv__sharing={"kind": "prefix"} | ({"demote_after": demote} if demote else {}), kv__placement__write_back=write_back,
         **several,
     )  # fmt: skip
     one: RunResult = run_scenario(asked, check=True)
+    tier = one.summary["tiers"]["l3"]
+    assert tier["peak_bytes"] <= tier["capacity_bytes"]
     assert not np.any(one.columns["status"] == "aborted")
     same_requests(one, run_scenario(asked, check=True, coalesce=False))
+
+
+def test_a_shared_pool_loses_for_all() -> None:
+    """Three turns at three replicas: each finds what the one before it left, unless a board was lost in between. Would catch:
+    a loss that only who notices it first knows of, or that takes what came after it.
+    """
+    turns: dict[str, Any] = {"cluster__replicas": 3, "cluster__kv_pool__shared": True, "kv__placement__write_back": "immediate"}
+    assert found(**turns) == [0, 176, 352]
+    assert found(**turns, **fault("board_lost", "0.5 s")) == [0, 0, 352]
+    assert found(**turns, **fault("board_lost", "0.5 s", **{"for": "0.1 s"})) == [0, 0, 352]
+    assert found(**turns, **fault("link_down", "0.5 s", **{"for": "0.7 s"}))[1] == 0

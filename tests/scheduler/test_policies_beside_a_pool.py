@@ -127,6 +127,19 @@ def test_a_budget_moves_its_share() -> None:
     assert expected == pytest.approx(by_hand, rel=1e-12)
 
 
+def test_a_latent_that_is_cut_moves_once() -> None:
+    """Two ranks with half of a latent each, against two with all of it: blocks that do not fit L1 cross, of half as many.
+    Would catch: copies that are stored once and fetched by every rank."""
+    model = {"model.kv_latent": 64, "model.rope_dim": 16, "cluster.gpus.count": 2, "cluster.gpus.tensor_parallel": 2}
+    for latent in ("replicated", "sharded"):
+        settings = pool(l1=2, l3=60, l2=16) | model | {"kv.topology": {"latent": latent}, "kv.placement": {"eviction": "split"}}
+        found = sizes(settings)
+        assert found.blocks(1000) == ceil(1000 / BLOCK / (2 if latent == "sharded" else 1))
+        asked = sum(LAYERS * (found.blocks(n - 1) - found.l1_blocks) for n in range(1001, 1050))
+        result = served(settings | {"scheduler.token_budget": "4096 tokens"}, [(0.0, 1000, 50)])
+        assert result.summary["prefetch"]["asked"] == asked
+
+
 def test_a_window_stops_moving_more() -> None:
     """200 tokens are 13 blocks, one of them near: 12 pages a layer and step, whatever the context."""
     short, long = (float(alone(WINDOW, 1000, output).summary["prefetch"]["asked"]) for output in (101, 401))
@@ -173,12 +186,12 @@ def test_every_sequence_keeps_what_is_near() -> None:
         return list(has.items())
 
     for step in range(6000):
-        least = min(rng.integers(0, 4), 3)
-        if least == 0 and len(has) < l1 // near and (new := int(rng.integers(1, 20))) + split.claimed <= split.capacity():
+        event = rng.integers(0, 4)
+        if event == 0 and len(has) < l1 // near and (new := int(rng.integers(1, 20))) + split.claimed <= split.capacity():
             has[step], goal[step] = 0, new
             split.claimed += new
             split.place(step, 0, 0, others)
-        elif least == 1 and has:
+        elif event == 1 and has:
             request = int(rng.choice(list(has)))
             split.release(request, has.pop(request))
             split.claimed -= goal.pop(request)

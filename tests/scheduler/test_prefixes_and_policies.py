@@ -187,6 +187,16 @@ def test_a_prefix_hit_gives_the_kept_part() -> None:
     assert 0 < hits(kept) <= hits(whole) / 4
 
 
+def test_prompts_that_part_later_share_the_kept_part_before() -> None:
+    """Prompts of 64 blocks that part in the middle, a quarter kept: of 16 kept blocks 8 are common. Catches kept blocks with
+    the ids of the first blocks of the prompt, which are all common."""
+    rows = [list(range(64)), [*range(32), *range(100, 132)]]
+    ids = HashIds(np.array(rows).ravel(), np.array([0, 64, 128]))
+    both = Requests(np.array([0.0, 20.0]), np.array([1024, 1024]), np.array([5, 5]), ids, 16, "test")
+    assert hits(serve(both, "kv.retention={keep: 0.25, when: prefill_end}")) == 8
+    assert hits(serve(both)) == 32
+
+
 @pytest.mark.parametrize(
     ("groups", "what"),
     [("{a: {share: 0.5}, b: {share: 0.5, kind: window, window: 64 tokens}}", "b keeps the window"),

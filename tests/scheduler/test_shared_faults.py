@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.errors import InputError
 from simulator.experiments.run import RunResult
 from simulator.scheduler import routing
-from tests.properties.small import BLOCK, Rows, ToTheFirst, draw, lasting, pool, same_requests, scenario, served
-from tests.scheduler.test_batching_rules import ONE
+from tests.properties.small import BLOCK, Rows, ToTheFirst, draw, lasting, pool, same_requests, served
 
 PATH = pool(l1=10, l3=200, l2=16, link="0.2 GB/s") | {"kv.codec": "none"}
 WIDE = PATH | {"cluster.kv_pool.count": 4, "cluster.kv_pool.link.bandwidth": "0.05 GB/s"}
@@ -122,10 +120,3 @@ def test_everything_breaks_again_and_again(eviction: str, seed: int) -> None:
     counts = one.summary["requests"]
     assert counts["finished"] + counts["aborted"] + counts["rejected"] == len(LOAD)
     assert sum(row["recomputed"] for row in one.summary["faults"]) > 0
-
-
-def test_prefixes_that_are_parked_together_are_refused() -> None:
-    """Would catch: faults that would be simulated as those of something else."""
-    settings = {"kv.sharing": {"kind": "prefix"}, "kv.placement.eviction": "lru", "workload.synthetic": ONE}
-    with pytest.raises(InputError, match="park prefixes together"):
-        scenario(PATH | TWO | settings | {"faults": [{"what": "board_lost", "at": "1 s"}]})
