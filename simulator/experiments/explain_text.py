@@ -106,7 +106,8 @@ def _fault(fault: dict[str, Any]) -> list[str]:
     until = "for good" if lasts is None else f"for {_human_time(lasts)}"
     way = f"reads {_human(rate, 'B/s')} raw after {_human_time(fault['read_latency_s'])}" if rate else "far pages out of reach"
     room = f"L3 {fault['l3_blocks']:,} blocks"
-    what = " ".join(filter(None, (fault["what"], fault["link"] and f"({fault['link']})")))
+    whose = None if fault["replica"] is None else f"of replica {fault['replica']}"
+    what = " ".join(filter(None, (fault["what"], fault["link"] and f"({fault['link']})", whose)))
     lost = f"lost pages: {fault['on_loss']}" if fault["on_loss"] else "no page is lost"
     return [what, f"{when} {until}", way, room, lost]
 

@@ -116,4 +116,7 @@ def test_explain_says_who_shares_what() -> None:
     shared = explain(Scenario.load(ROOT / "scenarios" / "replicas_shared_pool.yaml"))["replicas"]["pool"]
     assert shared["shared"] and {row["replicas"] for row in shared["stages"]} == {4}
     assert not any("replica" in row["stage"] for row in shared["stages"])
+    fault = {"what": "board_lost", "at": "1 s", "replica": 1}
+    own = made(**{"cluster.replicas": 2, **pool(l1=10, l3=40), "cluster.kv_pool.shared": False, "faults": [fault]})
+    assert "board_lost of replica 1" in render(explain(own))
     assert explain(made())["replicas"] is None
