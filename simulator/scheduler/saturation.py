@@ -8,7 +8,8 @@ sequences as KV has room for. With c < 1, t is the mean over steps with a prompt
     prefill_first  t = the step of all decodes + those of the prompts alone
     static         a batch of B in the time of its prompts and of as many decode steps as its longest output has on average
 
-Far memory: pages that do not fit L1 cross the path each step, beside the step where something is prefetched, after it else.
+Far memory: pages that do not fit L1 cross the path each step, beside the step where something is prefetched, after it else; of
+drawn page sets that fit L1 and L2 only what is new in them, (1 - overlap) every `refresh` steps.
 An estimate from means: lengths vary, preemption and prefix reuse are not in it, nor swaps, nor requests that end early.
 """
 
@@ -79,16 +80,25 @@ class Saturated:
         if prompts and not model.one_kernel:
             time += model.passes(each) * model.prefill_attention([(tokens, 0) for tokens in prompts]).time
         if self.path is not None and decodes and not self.scenario.parks:
-            stored, share = context, read / context  # what is selected is spread evenly
-            if isinstance(model, PolicySteps):
-                stored = self.geometry.held(context)
-                share = float(far_reads(self.scenario).ratios(np.array([round(context)]))[1][0])
-            far = max(0.0, decodes * stored / self.geometry.block_tokens - self.geometry.l1_blocks) * share
-            moving = far * self.geometry.block_bytes / self.path.read_rate
+            moving = self._far_blocks(decodes, context, read) * self.geometry.block_bytes / self.path.read_rate
             prefetch = self.scenario.prefetch
             ahead = prefetch.depth > 0 and prefetch.coverage > 0
             time = max(time, moving) if ahead else time + moving
         return time
+
+    def _far_blocks(self, decodes: float, context: float, read: float) -> float:
+        """Blocks' worth of pages that cross the path in a step of so many decodes, each of which reads `read` tokens."""
+        sizes, chosen = self.geometry, self.scenario.kv.selection
+        stored, share = context, read / context  # what is selected is spread evenly
+        if isinstance(self.model, PolicySteps):
+            stored = sizes.held(context)
+            share = float(far_reads(self.scenario).ratios(np.array([round(context)]))[1][0])
+        every, near = decodes * stored / sizes.block_tokens, float(sizes.l1_blocks)
+        if chosen.kind == "pages":
+            near += sizes.l2_bytes / sizes.block_bytes
+            if near > share * every:  # the sets stay near; what comes new into them is among the other pages
+                share *= (1.0 - chosen.overlap) / chosen.refresh / max(1.0 - share, 1e-9)
+        return max(0.0, every - near) * share
 
     def _read(self, context: float) -> float:
         """Tokens that a decode reads of a context, the mean over the layers; all, where the step model itself selects."""
