@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import inf
 
 from simulator.errors import Problem
+from simulator.scenario.far_events import needs_identity
 from simulator.scenario.resolved import ScenarioResolved
 from simulator.scenario.schema import ScenarioFile
 from simulator.scenario.source import Source, Where
@@ -18,7 +19,7 @@ def serving_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Sourc
         yield source.problem(at, "there is no cluster.kv_pool to swap to", "add one, or write preemption: swap_host")
     if steps.preemption == "swap_host" and pool is not None:
         refused = (
-            (_by_identity(scenario), "pages by identity (drawn ones, evictions but split and lru)"),
+            (any(needs_identity(scenario)), "pages by identity (drawn ones, evictions but split and lru)"),
             (scenario.devices == "detailed", "detailed devices"),
         )
         for there, what in refused:
@@ -34,7 +35,7 @@ def serving_checks(scenario: ScenarioResolved, file: ScenarioFile, source: Sourc
         )
         message = "with preemption: swap_pool nothing is read from the pool in place; remove it"
         yield from (source.problem(path, message) for path, is_used in unused if is_used)
-    if steps.batching == "prefill_first" and pool is not None and _by_identity(scenario):
+    if steps.batching == "prefill_first" and pool is not None and any(needs_identity(scenario)):
         message = "prefill_first beside pages by identity (drawn ones, evictions but split and lru) is not modelled"
         yield source.problem(("scheduler", "batching"), message)
     classes = scenario.slo.classes
@@ -69,13 +70,6 @@ def _budgets(scenario: ScenarioResolved, source: Source) -> Iterator[Problem]:
             message = "nothing crosses a fabric here: there is no pool, no transfer of KV and no swap"
             yield source.problem(at, message, "remove it, or add cluster.kv_pool")
         reads = pool is not None and all(one.preemption != "swap_pool" for one in rules)
-        if reads and scenario.kv.sharing != "prefix" and _by_identity(scenario):
+        if reads and scenario.kv.sharing != "prefix" and any(needs_identity(scenario)):
             message = "a bandwidth beside pages by identity (drawn ones, evictions but split and lru) is not modelled"
             yield source.problem(at, message, "write kv.placement.eviction: split")
-
-
-def _by_identity(scenario: ScenarioResolved) -> bool:
-    """Pages matter one by one."""
-    placement = scenario.kv.placement
-    plain = placement.l2 == "exclusive" and placement.write_back == "lazy" and placement.eviction in ("split", "lru")
-    return scenario.kv.selection.kind == "pages" or not plain or scenario.prefetch.predictor == "history"
