@@ -75,7 +75,9 @@ class Geometry:
         if self.stored is not None:
             return ceil(self.stored.at(tokens) / self.block_tokens - 1e-9) if tokens else 0
         blocks = -(-tokens // self.block_tokens)
-        return min(blocks, self.most_blocks) if self.most_blocks else blocks + self.more_blocks(tokens)
+        if self.most_blocks:
+            return min(blocks, self.most_blocks)
+        return blocks if self.beside is None else blocks + self.more_blocks(tokens)
 
     def more_blocks(self, tokens: int) -> int:
         """Blocks that a sequence has beside those of its tokens."""

@@ -36,8 +36,8 @@ class AdmittingReplica(PatientReplica):
         """The model has so long a context; all of it in all tiers, and in L1 what never leaves it."""
         if self.prompt[request] + self.output[request] > self.max_context:
             return False
-        needs = self.needs(request)
-        return needs <= self.lasting and min(needs, self.geometry.near_blocks) <= self.residency.l1_blocks
+        needs, near = self.needs(request), self.residency.l1_blocks
+        return needs <= self.lasting and (needs <= near or self.geometry.near_blocks <= near)
 
     def asks(self) -> int:
         """Prompt tokens of the head of the queue, blocks that a prefix cache may have included; 0 if nobody waits."""
